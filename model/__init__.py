@@ -1,0 +1,1 @@
+"""The method itself: network, diffusion, depth, geometry and training. Importable without ComfyUI."""
