@@ -1,0 +1,58 @@
+"""Headless sampler: Euler on each modality's own clock, with classifier-free guidance."""
+
+import torch
+from torch import Tensor, nn
+
+from .levels import depth_velocity, fill_holes
+from .schedule import DEFAULT_MU, trajectory
+
+
+@torch.inference_mode()
+def sample(
+    module: nn.Module,
+    rgb: Tensor,
+    depth: Tensor,
+    context: Tensor,
+    null_context: Tensor | None,
+    *,
+    steps: int,
+    mode: str,
+    cfg: float = 1.0,
+    log2_alpha: float | None = None,
+    mu: float = DEFAULT_MU,
+) -> tuple[Tensor, Tensor]:
+    """Sample RGB and depth latents with `steps` Euler steps (Modality Forcing, arXiv 2606.13676, sampling).
+
+    Args:
+        module: the transformer, (rgb, depth, context, t_rgb, t_depth) -> (RGB velocity, clean depth).
+        rgb: (B,128,h,w), depth: (B,256,h,w). Starting noise of a sampled modality, clean latent of a given one.
+            Holes (NaN) of a given depth become noise.
+        context, null_context: (B or 1,L,C) embeddings of the prompt and of the empty prompt; the latter may be None
+            when cfg is 1.
+        mode: "joint", "i2d" (RGB given) or "d2i" (depth given).
+        cfg: guidance weight w in u + w (c - u), on both heads; 1 leaves the unconditional pass out.
+
+    Returns:
+        (rgb, depth) float32 latents; a given modality comes back as it was.
+    """
+    if cfg != 1 and null_context is None:
+        raise ValueError(f"got guidance {cfg} without null_context; pass the embedding of the empty prompt, or cfg=1")
+    batch, dtype = rgb.shape[0], module.img_in.weight.dtype
+    rgb, depth = rgb.float(), fill_holes(depth.float(), torch.randn_like(depth.float()))
+    texts = [context] if cfg == 1 else [context, null_context]
+    texts = [text.to(dtype).expand(batch, -1, -1) for text in texts]
+    t_rgb, t_depth = (levels.to(rgb.device) for levels in trajectory(steps, mode, log2_alpha, mu))
+
+    for i in range(steps):
+        levels = t_rgb[i].expand(batch), t_depth[i].expand(batch)
+        heads = [module(rgb.to(dtype), depth.to(dtype), text, *levels) for text in texts]
+        velocity, depth_x0 = (_guide([head[m].float() for head in heads], cfg) for m in (0, 1))
+        depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, depth_x0, levels[1])
+        rgb = rgb + (t_rgb[i + 1] - t_rgb[i]) * velocity
+    return rgb, depth
+
+
+def _guide(outputs: list[Tensor], cfg: float) -> Tensor:
+    """u + w (c - u), or c alone."""
+    conditional, *unconditional = outputs
+    return unconditional[0] + cfg * (conditional - unconditional[0]) if unconditional else conditional
