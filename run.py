@@ -1,0 +1,52 @@
+"""Tasks of this repository: ``python run.py demo | serve | test | bench``. Needs only Python 3.10 or newer.
+
+Makes sure of a ComfyUI and of an environment for it (in .run/, unless COMFYUI_PATH or COMFYUI_PYTHON name yours)
+and starts the task in that environment.
+"""
+
+import argparse
+import signal
+import subprocess
+import sys
+
+
+def main() -> int:
+    """Read the command line, prepare the environment, run the task in it; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    tasks = parser.add_subparsers(dest="task", required=True)
+    demo = tasks.add_parser("demo", help="run the shipped workflows and show where the results are")
+    demo.add_argument("then", nargs="?", choices=["serve"], help="leave the server open afterwards")
+    serve = tasks.add_parser("serve", help="a ComfyUI with this pack at a local address")
+    serve.add_argument("--port", default="8188", help="8188 unless given")
+    tasks.add_parser("test", help="all checks; further arguments go to pytest", add_help=False)
+    bench = tasks.add_parser("bench", help="a measurement; further arguments go to it", add_help=False)
+    bench.add_argument("name")
+    options, rest = parser.parse_known_args()
+    if rest and options.task in ("demo", "serve"):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    return start(options.task, sys.argv[2:])
+
+
+def start(task: str, arguments: list) -> int:
+    """Run ``python -m tasks.<task>`` in the prepared environment."""
+    from tasks import ROOT, TaskError, child_environment
+    from tasks.environment import prepare
+
+    try:
+        environment = prepare(for_tests=task == "test")
+    except TaskError as error:
+        print(error, file=sys.stderr)
+        return 1
+    command = [str(environment.python), "-m", f"tasks.{task}", *arguments]
+    variables = child_environment(environment.host.path, environment.python)
+    process = subprocess.Popen(command, cwd=ROOT, env=variables)
+    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # the task got it as well, and ends in its own time
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

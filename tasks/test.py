@@ -1,0 +1,55 @@
+"""``run.py test``: lint, the web tests, then pytest with the arguments given."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+
+from . import ROOT, TaskError, end_on_terminate
+from .browser import ensure_browser
+
+NEEDED = ("pytest", "ruff", "playwright")
+
+
+def main(arguments: list[str]) -> int:
+    """Run all checks and return a failed one's exit status. pytest comes last, so its closing line ends the output."""
+    end_on_terminate()
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        print(
+            f"The tests need {', '.join(missing)} in {sys.executable}, which is not ours to install in. "
+            f"Run: {sys.executable} -m pip install -r {ROOT / 'tests' / 'requirements.txt'}",
+            file=sys.stderr,
+        )
+        return 1
+    try:
+        ensure_browser()
+    except TaskError as error:
+        print(error)
+    ruff = [sys.executable, "-m", "ruff"]
+    statuses = [_call([*ruff, "check", "."]), _call([*ruff, "format", "--check", "."]), _web_tests()]
+    statuses.append(_call([sys.executable, "-m", "pytest", *arguments]))
+    if any(statuses[:-1]):
+        print("run.py test: a check before pytest failed, see above", file=sys.stderr)
+    return next((status for status in reversed(statuses) if status), 0)
+
+
+def _web_tests() -> int:
+    files = sorted((ROOT / "tests" / "web").glob("*.test.mjs"))
+    if not files:
+        return 0
+    node = shutil.which("node")
+    if node is None:
+        print("the web tests are left out: there is no node on this machine")
+        return 0
+    return _call([node, "--test", *files])
+
+
+def _call(command: list) -> int:
+    print("$", *(os.path.relpath(part, ROOT) if os.path.isabs(part) else part for part in command), flush=True)
+    return subprocess.run([str(part) for part in command], cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
