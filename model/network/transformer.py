@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from .config import TransformerConfig
 from .layers import (
@@ -34,6 +35,7 @@ class ModalityForcingTransformer(nn.Module):
     """
 
     attention: AttentionFunction = staticmethod(torch_attention)
+    gradient_checkpointing: bool = False  # keep only the blocks' inputs and run each block again in the backward pass
 
     def __init__(
         self,
@@ -150,7 +152,7 @@ class ModalityForcingTransformer(nn.Module):
 
             def run(args: dict[str, Any], block: DoubleBlock = block) -> dict[str, Tensor]:
                 streams = {name: args[name] for name in modulations}
-                return block(streams, args["vec"], args["pe"], self.attention, args["transformer_options"])
+                return self._run(block, streams, args["vec"], args["pe"], args["transformer_options"])
 
             args = {**tokens, "vec": modulations, "pe": rotary, "transformer_options": options}
             out = _replaceable(run, ("double_block", i), args, options)
@@ -174,8 +176,7 @@ class ModalityForcingTransformer(nn.Module):
             options["block_index"] = i
 
             def run(args: dict[str, Any], block: SingleBlock = block) -> dict[str, Tensor]:
-                out = block(args["img"], args["vec"], args["pe"], self.attention, args["transformer_options"])
-                return {"img": out}
+                return {"img": self._run(block, args["img"], args["vec"], args["pe"], args["transformer_options"])}
 
             args = {"img": x, "vec": modulation, "pe": rotary, "transformer_options": options}
             x = _replaceable(run, ("single_block", i), args, options)["img"]
@@ -192,8 +193,14 @@ class ModalityForcingTransformer(nn.Module):
         options.update(block_type="depth_decoder", total_blocks=len(self.depth_decoder_blocks))
         for i, block in enumerate(self.depth_decoder_blocks):
             options["block_index"] = i
-            x = block(x, modulation, table, self.attention, options)
+            x = self._run(block, x, modulation, table, options)
         return x
+
+    def _run(self, block: nn.Module, tokens: Any, modulation: Any, rotary: Any, options: dict[str, Any]) -> Any:
+        args = (tokens, modulation, rotary, self.attention, options)
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
 
 
 def to_tokens(latent: Tensor) -> Tensor:
@@ -207,7 +214,7 @@ def to_latent(tokens: Tensor, h: int, w: int) -> Tensor:
 
 
 def position_ids(tokens: dict[str, Tensor], h: int, w: int) -> Tensor:
-    """Rotary ids (L,4), axes (time, row, column, sequence): text counts on the last axis, the grids on the middle two."""
+    """Rotary ids (L,4), axes (time, row, column, sequence): text counts on the last axis, grids on the middle two."""
     device = tokens["img"].device
     text = torch.zeros(tokens["txt"].shape[1], 4, device=device)
     text[:, 3] = torch.arange(text.shape[0], device=device)
