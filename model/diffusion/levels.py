@@ -29,20 +29,16 @@ def fill_holes(latent: Tensor, noise: Tensor) -> Tensor:
     return torch.where(latent.isnan(), noise, latent)
 
 
-def strength_log2_alpha(strength: float) -> float:
-    """The tilt of partial conditioning: strength 0..1 maps linearly on log2_alpha -5 (loose) .. -14 (rigid)."""
-    return LOOSE_LOG2_ALPHA + strength * (RIGID_LOG2_ALPHA - LOOSE_LOG2_ALPHA)
+def given_level(clock: Tensor, strength: Tensor | float) -> Tensor:
+    """Level of a modality that is given, while the other modality's clock stands at `clock`. Shapes (B,) -> (B,).
 
-
-def given_level(clock: Tensor, strength: float) -> Tensor:
-    """Level of a modality that is given, while the other modality's clock stands at `clock`.
-
-    Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock), alpha from `strength_log2_alpha`
-    (partial conditioning). Strength 0 means "not given" and has no level here.
+    Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock) (partial conditioning), with
+    log2_alpha going linearly from -5 (loose, strength near 0) to -14 (rigid, strength near 1).
+    Strength 0 means "not given", which is the caller's business.
     """
-    if not 0 < strength <= 1:
-        raise ValueError(f"got strength {strength}; expected above 0 (not given) and at most 1 (given clean)")
-    return torch.zeros_like(clock) if strength == 1 else tilt(clock, strength_log2_alpha(strength))
+    strength = torch.as_tensor(strength, dtype=clock.dtype, device=clock.device)
+    log2_alpha = LOOSE_LOG2_ALPHA + strength * (RIGID_LOG2_ALPHA - LOOSE_LOG2_ALPHA)
+    return torch.where(strength >= 1, torch.zeros_like(clock), tilt(clock, log2_alpha))
 
 
 def depth_velocity(x: Tensor, x0: Tensor, t_depth: Tensor) -> Tensor:

@@ -19,13 +19,18 @@ def shift(u: Tensor, mu: float = DEFAULT_MU, sigma: float = 1.0) -> Tensor:
     return math.exp(mu) / (math.exp(mu) + (1 / u - 1) ** sigma)
 
 
-def tilt(t: Tensor, log2_alpha: float) -> Tensor:
+def tilt(t: Tensor, log2_alpha: float | Tensor) -> Tensor:
     """The other modality's level f_alpha(t) = alpha t / (1 + (alpha - 1) t), alpha = 2^log2_alpha.
 
     Above 0 it stays noisy longer than t, below 0 it is clean earlier, at 0 it equals t. f_1/alpha is its inverse.
     """
+    return t * tilt_ratio(t, log2_alpha)
+
+
+def tilt_ratio(t: Tensor, log2_alpha: float | Tensor) -> Tensor:
+    """f_alpha(t) / t = alpha / (1 + (alpha - 1) t), which is alpha itself at t = 0."""
     alpha = 2.0**log2_alpha
-    return alpha * t / (1 + (alpha - 1) * t)
+    return alpha / (1 + (alpha - 1) * t)
 
 
 def log2_alpha_through(t_rgb: float, t_depth: float) -> float:

@@ -4,11 +4,10 @@ The released file prefixes every key with `dit.`; other tools write other prefix
 fp8 weights, plain or with a scale per layer (as ComfyUI writes them). float16 is refused: the model overflows in it.
 """
 
-import json
 import os
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .config import TransformerConfig, config_from_shapes
+from .config import Shapes, TransformerConfig, config_from_shapes
 from .transformer import ModalityForcingTransformer
 
 RELEASED_PREFIX = "dit."
 PREFIXES = (RELEASED_PREFIX, "model.diffusion_model.", "diffusion_model.", "")
-FLOAT8 = {"F8_E4M3", "F8_E5M2"}
+WHOLE_NUMBERS = {"U8", "I8", "U32", "I32"}
 # What quantised files keep beside a layer's `weight`, by ComfyUI's old and new names, and a marker for the whole file.
 WEIGHT_SCALES = ("weight_scale", "scale_weight")
 QUANTISATION_KEYS = (*WEIGHT_SCALES, "weight_scale_2", "input_scale", "scale_input", "comfy_quant")
@@ -41,12 +40,7 @@ class Header:
     path: Path
     prefix: str
     config: TransformerConfig
-    dtypes: dict[str, str]
-    quantised: frozenset[str] = field(default_factory=frozenset)  # layers with a quantisation entry
-
-    @property
-    def keys(self) -> Iterator[str]:
-        return iter(self.dtypes)
+    dtypes: dict[str, str]  # key -> safetensors name of its type
 
 
 def read_header(path: str | Path, *, text_to_image: bool = False) -> Header:
@@ -61,25 +55,60 @@ def read_header(path: str | Path, *, text_to_image: bool = False) -> Header:
     """
     path = Path(path)
     with _open(path) as file:
-        names = list(file.keys())
-        slices = {name: file.get_slice(name) for name in names}
-        prefix = _find_prefix(names)
-        inside = {name[len(prefix) :]: part for name, part in slices.items() if name.startswith(prefix)}
-        shapes = {key: tuple(part.get_shape()) for key, part in inside.items()}
-        dtypes = {key: part.get_dtype() for key, part in inside.items()}
-    outside = [name for name in names if not name.startswith(prefix)]
-    config = _read_config(path, shapes, text_to_image)
-    quantised = frozenset(
-        key.rsplit(".", 1)[0] for key in shapes if "." in key and key.rsplit(".", 1)[1] in QUANTISATION_KEYS
-    )
-    _check_keys(path, shapes, outside, config, quantised)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118, a safetensors file is no dict
+        shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
+        dtypes = {name: part.get_dtype() for name, part in slices.items()}
+    prefix = find_prefix(shapes)
+    outside = [name for name in shapes if not name.startswith(prefix) and name != FILE_MARKER]
+    if outside:
+        raise CheckpointError(
+            f"{path}: {len(outside)} tensors lie outside the transformer's prefix {prefix!r}: {_some(outside)}. "
+            "Expected a file with the transformer alone."
+        )
+    shapes, dtypes = ({name.removeprefix(prefix): value for name, value in of.items()} for of in (shapes, dtypes))
+    config = check_shapes(shapes, str(path), text_to_image=text_to_image)
     halves = [key for key, dtype in dtypes.items() if dtype == "F16"]
     if halves:
         raise CheckpointError(
             f"{path}: {_some(halves)} hold float16, in which this model overflows to NaN. "
             "Use a bfloat16, float32 or fp8 file."
         )
-    return Header(path, prefix, config, dtypes, quantised)
+    return Header(path, prefix, config, dtypes)
+
+
+def find_prefix(names: Iterable[str]) -> str:
+    """The prefix under which the transformer's keys lie: that of its image input layer."""
+    names = set(names)
+    return next((prefix for prefix in PREFIXES if f"{prefix}img_in.weight" in names), "")
+
+
+def check_shapes(shapes: Shapes, source: str, *, text_to_image: bool = False) -> TransformerConfig:
+    """Compare the tensors of an unprefixed state dict with the network that they describe.
+
+    Raises:
+        CheckpointError: names `source` and the first missing, unexpected or misshapen keys.
+    """
+    config = _read_config(source, shapes, text_to_image)
+    with torch.device("meta"):
+        expected = {key: tuple(t.shape) for key, t in ModalityForcingTransformer(config).state_dict().items()}
+    extras = {key for key in shapes if key == FILE_MARKER or _quantised_layer(key) + ".weight" in expected}
+    quantised = {_quantised_layer(key) for key in extras}
+    problems = {
+        "missing": [key for key in expected if key not in shapes],
+        "unexpected": [key for key in shapes if key not in expected and key not in extras],
+        "misshapen": [
+            f"{key} {shape} instead of {expected[key]}"
+            for key, shape in shapes.items()
+            if key in expected and shape != expected[key] and key.removesuffix(".weight") not in quantised
+        ],
+    }
+    found = "; ".join(f"{len(keys)} {name}: {_some(keys)}" for name, keys in problems.items() if keys)
+    if found:
+        raise CheckpointError(
+            f"{source} does not fit the network that it describes: {found}. "
+            "It is damaged, of another version, or changed by another tool: get the released file again."
+        )
+    return config
 
 
 def load_transformer(
@@ -141,74 +170,36 @@ def _open(path: Path):
         raise CheckpointError(f"{path} ({path.stat().st_size:,} bytes) cannot be read: {reason}.") from error
 
 
-def _find_prefix(names: list[str]) -> str:
-    """The prefix under which the transformer's keys lie: that of its image input layer."""
-    return next((prefix for prefix in PREFIXES if f"{prefix}img_in.weight" in names), "")
-
-
-def _read_config(path: Path, shapes: dict[str, tuple[int, ...]], text_to_image: bool) -> TransformerConfig:
+def _read_config(source: str, shapes: Shapes, text_to_image: bool) -> TransformerConfig:
     if "depth_in.weight" not in shapes and not text_to_image:
         if "double_stream_modulation_img.lin.weight" in shapes:
             what = "a plain FLUX.2 model: it has no depth stream (depth_in.weight is missing)"
         else:
             what = f"another model: depth_in.weight is missing, its first keys are {_some(list(shapes))}"
-        raise CheckpointError(f"{path} is {what}. Expected a Modality Forcing checkpoint.")
+        raise CheckpointError(f"{source} is {what}. Expected a Modality Forcing checkpoint.")
     try:
         return config_from_shapes(shapes)
     except KeyError as error:
-        raise CheckpointError(f"{path} is incomplete or another model: {error.args[0]} is missing.") from error
+        raise CheckpointError(f"{source} is incomplete or another model: {error.args[0]} is missing.") from error
     except (ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{path} describes an impossible network: {error}.") from error
+        raise CheckpointError(f"{source} describes an impossible network: {error}.") from error
 
 
-def _check_keys(
-    path: Path,
-    shapes: dict[str, tuple[int, ...]],
-    outside: list[str],
-    config: TransformerConfig,
-    quantised: frozenset[str],
-) -> None:
-    with torch.device("meta"):
-        expected = {key: tuple(t.shape) for key, t in ModalityForcingTransformer(config).state_dict().items()}
-    layers = {key.removesuffix(".weight") for key in expected if key.endswith(".weight")}
-    extras = {key for key in shapes if _is_quantisation(key, layers)}
-    missing = [key for key in expected if key not in shapes]
-    unexpected = [key for key in shapes if key not in expected and key not in extras]
-    unexpected += [name for name in outside if name != FILE_MARKER]
-    misshapen = [
-        f"{key} {shape} instead of {expected[key]}"
-        for key, shape in shapes.items()
-        if key in expected and shape != expected[key] and key.removesuffix(".weight") not in quantised
-    ]
-    problems = {"missing": missing, "unexpected": unexpected, "misshapen": misshapen}
-    found = "; ".join(f"{len(keys)} {name}: {_some(keys)}" for name, keys in problems.items() if keys)
-    if found:
-        raise CheckpointError(
-            f"{path} does not fit the network that it describes: {found}. "
-            "It is damaged, of another version, or changed by another tool: get the released file again."
-        )
-
-
-def _is_quantisation(key: str, layers: set[str]) -> bool:
+def _quantised_layer(key: str) -> str:
+    """The layer whose quantisation this key describes, or ""."""
     layer, _, name = key.rpartition(".")
-    return key == FILE_MARKER or (name in QUANTISATION_KEYS and layer in layers)
+    return layer if name in QUANTISATION_KEYS else ""
 
 
 def _read(file: Any, header: Header, key: str) -> Tensor:
     """One tensor as the network wants it: plain, or an 8-bit weight times its scale."""
     tensor = file.get_tensor(header.prefix + key)
-    layer = key.removesuffix(".weight")
-    if layer not in header.quantised or not key.endswith(".weight"):
-        return tensor
-    if header.dtypes[key] not in FLOAT8:
-        name = f"{layer}.comfy_quant"
-        kind = "of an unknown kind"
-        if name in header.dtypes:
-            kind = json.loads(bytes(file.get_tensor(header.prefix + name).tolist())).get("format", kind)
+    if header.dtypes[key] in WHOLE_NUMBERS:
         raise CheckpointError(
-            f"{header.path}: layer {layer} is quantised ({kind}). Only fp8 can be read outside ComfyUI: "
-            "load the file with the nodes, or use a bfloat16 file."
+            f"{header.path}: {key} holds packed numbers ({header.dtypes[key]}). Only fp8 quantisation can be read "
+            "outside ComfyUI: load the file with the nodes, or use a bfloat16 file."
         )
+    layer = key.removesuffix(".weight")
     scales = [f"{layer}.{name}" for name in WEIGHT_SCALES if f"{layer}.{name}" in header.dtypes]
     return tensor.float() * file.get_tensor(header.prefix + scales[0]).float() if scales else tensor
 

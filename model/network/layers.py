@@ -230,6 +230,6 @@ class Head(nn.Module):
 
 
 def _small(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Norm scales are never stored in 8 bits: they are a thousandth of the weights and would lose most of their bits."""
+    """Norm scales are never stored in 8 bits: they are tiny beside the weights and would lose most of their bits."""
     dtype = kwargs.get("dtype")
     return {**kwargs, "dtype": torch.bfloat16} if dtype is not None and dtype.itemsize == 1 else kwargs

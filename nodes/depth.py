@@ -1,0 +1,174 @@
+"""Depth latents to geometry and pictures, and back."""
+
+from typing import Any
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..model.depth import codec
+from ..model.depth.pictures import MEANINGS, depth_from_picture, depth_picture
+from ..model.geometry.camera import intrinsics_from_fov_x
+from ..model.geometry.packets import make_geometry, read_geometry
+from ..model.resize import fitted_size, resize_depth
+from .latents import check_known, modality_latent
+from .models import CATEGORY
+
+GEOMETRY = io.Custom("MOGE_GEOMETRY")
+DEPTH_OUTPUTS = [
+    io.Latent.Output(id="depth", display_name="depth", tooltip="Depth latent, 256 channels; scale is lost."),
+    io.Mask.Output(id="valid", display_name="valid", tooltip="White where depth is known."),
+]
+
+
+class DecodeDepth(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingDecodeDepth",
+            display_name="Decode Depth",
+            category=CATEGORY,
+            description="Turns the depth of a latent into geometry (for point clouds, meshes and core's MoGe nodes) "
+            "and into a depth picture as ControlNets take it: disparity, near = white, range of each image.",
+            inputs=[
+                io.Latent.Input("latent", tooltip="Joint latent or depth latent."),
+                io.Float.Input(
+                    "fov_x_deg",
+                    default=55.0,
+                    min=1.0,
+                    max=170.0,
+                    step=0.1,
+                    tooltip="Horizontal field of view of the camera, in degrees. The model does not predict it.",
+                ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture that the depth belongs to: colours the geometry, and the depth is returned at "
+                    "its size.",
+                ),
+            ],
+            outputs=[
+                GEOMETRY.Output(id="geometry", display_name="geometry", tooltip="Relative depth, mean about 1."),
+                io.Image.Output(id="picture", display_name="depth picture", tooltip="Near = white, float."),
+                io.Mask.Output(id="valid", display_name="valid", tooltip="White where depth is known."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any], fov_x_deg: float, image: Tensor | None = None) -> io.NodeOutput:
+        depth, valid = codec.decode(modality_latent(latent, "depth"))
+        if image is not None:
+            image = _matching(image, depth)
+            depth, valid = resize_depth(depth, valid, image.shape[2], image.shape[1])
+        height, width = depth.shape[1:]
+        geometry = make_geometry(depth, valid, intrinsics_from_fov_x(fov_x_deg, width, height), image)
+        return io.NodeOutput(geometry, depth_picture(depth, valid), valid.float())
+
+
+class EncodeDepthPicture(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingEncodeDepthPicture",
+            display_name="Encode Depth Picture",
+            category=CATEGORY,
+            description="Turns a grey depth picture into a depth latent. What its values mean is yours to say. Sides "
+            "that are not multiples of 16 are resized to the nearest one.",
+            inputs=[
+                io.Image.Input("picture"),
+                io.Combo.Input(
+                    "meaning",
+                    options=list(MEANINGS),
+                    default="disparity near-white",
+                    tooltip="disparity near-white: MiDaS, Depth Anything, ControlNet pictures. depth far-white: "
+                    "renderers' z passes, normalised. metric: value times scale is the depth.",
+                ),
+                io.Float.Input(
+                    "near",
+                    default=1.0,
+                    min=0.0001,
+                    max=1e6,
+                    step=0.01,
+                    tooltip="Depth of the near end of the picture's range. Only far / near matters. Not for metric.",
+                ),
+                io.Float.Input(
+                    "far",
+                    default=10.0,
+                    min=0.0002,
+                    max=1e9,
+                    step=0.01,
+                    tooltip="Depth of the far end. A larger far / near gives more relief. Not for metric.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=1e-6,
+                    max=1e9,
+                    step=0.001,
+                    tooltip="Depth of the value 1, for metric only.",
+                ),
+                io.Boolean.Input("black_is_hole", default=False, tooltip="Pure black pixels are missing depth."),
+                io.Mask.Input("mask", optional=True, tooltip="White where the depth may be used."),
+            ],
+            outputs=DEPTH_OUTPUTS,
+        )
+
+    @classmethod
+    def execute(cls, picture, meaning, near, far, scale, black_is_hole, mask: Tensor | None = None) -> io.NodeOutput:
+        depth, valid = depth_from_picture(
+            picture, meaning, near=near, far=far, scale=scale, black_is_invalid=black_is_hole
+        )
+        return _encode(depth, valid, mask)
+
+
+class EncodeGeometry(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingEncodeGeometry",
+            display_name="Encode Geometry Depth",
+            category=CATEGORY,
+            description="Turns the depth of a geometry (MoGe, or any pack's MOGE_GEOMETRY) into a depth latent. Sides "
+            "that are not multiples of 16 are resized to the nearest one.",
+            inputs=[
+                GEOMETRY.Input("geometry"),
+                io.Mask.Input("mask", optional=True, tooltip="White where the depth may be used."),
+            ],
+            outputs=DEPTH_OUTPUTS,
+        )
+
+    @classmethod
+    def execute(cls, geometry: dict[str, Any], mask: Tensor | None = None) -> io.NodeOutput:
+        packet = read_geometry(geometry)
+        return _encode(packet.depth, packet.valid, mask)
+
+
+def _encode(depth: Tensor, valid: Tensor, mask: Tensor | None) -> io.NodeOutput:
+    if mask is not None:
+        mask = mask.reshape(-1, *mask.shape[-2:]).to(valid.device)
+        if mask.shape[-2:] != depth.shape[-2:] or mask.shape[0] not in (1, depth.shape[0]):
+            raise ValueError(
+                f"got a mask of shape {tuple(mask.shape)} for depth of shape {tuple(depth.shape)}; expected the same"
+            )
+        valid = valid & (mask >= 0.5)
+    height, width = depth.shape[1:]
+    depth, valid = resize_depth(depth, valid, *fitted_size(width, height, max(width, height)))
+    samples = codec.encode(depth, valid)
+    check_known(samples, "the depth to encode")
+    return io.NodeOutput({"samples": samples}, valid.float())
+
+
+def _matching(image: Tensor, depth: Tensor) -> Tensor:
+    """The image for these depth maps: one each or one for all, and of their proportions."""
+    image = image[..., :3]
+    if image.shape[0] not in (1, depth.shape[0]):
+        raise ValueError(f"got {image.shape[0]} images for {depth.shape[0]} depth maps; expected 1 or one for each")
+    ratio = image.shape[2] * depth.shape[1] / (image.shape[1] * depth.shape[2])
+    if not 0.8 < ratio < 1.25:
+        raise ValueError(
+            f"got an image of {image.shape[2]} x {image.shape[1]} pixels for depth of {depth.shape[2]} x "
+            f"{depth.shape[1]}: other proportions. Connect the picture that the depth was made with or from."
+        )
+    return image.expand(depth.shape[0], -1, -1, -1)
+
+
+NODES = [DecodeDepth, EncodeDepthPicture, EncodeGeometry]

@@ -1,0 +1,97 @@
+"""Loading the model and setting its schedule."""
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..model.diffusion.schedule import DEFAULT_LOG2_ALPHA, DEFAULT_MU, DEFAULT_STEPS, base_levels
+from . import backend
+
+CATEGORY = "Modality Forcing"
+FOLDER = "diffusion_models"
+WEIGHT_TYPES = {
+    "default": {},
+    "bf16": {"dtype": torch.bfloat16},
+    "fp32": {"dtype": torch.float32},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+class LoadModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingLoadModel",
+            display_name="Load Modality Forcing Model",
+            category=CATEGORY,
+            description="Loads a Modality Forcing checkpoint as a native model: offloading, LoRA and fp8 work.",
+            inputs=[
+                io.Combo.Input(
+                    "model_name",
+                    options=folder_paths.get_filename_list(FOLDER),
+                    tooltip="A Modality Forcing .safetensors file in models/diffusion_models.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(WEIGHT_TYPES),
+                    default="default",
+                    tooltip="Type of the weights in memory. default: as in the file, where the device can. fp8 halves "
+                    "the memory of bf16 at some loss; the depth head always stays fp32. fp16 overflows: not offered.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise(FOLDER, model_name)
+        return io.NodeOutput(backend.load_model(path, dict(WEIGHT_TYPES[weight_dtype])))
+
+
+class Schedule(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingSchedule",
+            display_name="RGB-D Schedule",
+            category=CATEGORY,
+            description="Sets how fast RGB and depth lose their noise, against each other, and gives the steps.",
+            inputs=[
+                io.Model.Input("model"),
+                io.Int.Input(
+                    "steps", default=DEFAULT_STEPS, min=1, max=10000, tooltip="Sampling steps; 50 in the release."
+                ),
+                io.Float.Input(
+                    "shift",
+                    default=DEFAULT_MU,
+                    min=-5.0,
+                    max=10.0,
+                    step=0.01,
+                    tooltip="Timestep shift mu, no unit. Higher spends more steps near pure noise. Trained with 1.1.",
+                ),
+                io.Float.Input(
+                    "log2_alpha",
+                    default=DEFAULT_LOG2_ALPHA,
+                    min=-14.0,
+                    max=14.0,
+                    step=0.1,
+                    tooltip="Which modality resolves first, -5 to 5 in the paper. Above 0 RGB leads and depth follows "
+                    "(5: best depth), 0 both at once, below 0 depth leads. No effect while the whole image is given.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(
+                    id="scheduled", display_name="model", tooltip="The model with this schedule, for any sampler node."
+                ),
+                io.Sigmas.Output(display_name="sigmas", tooltip="The exact steps, for SamplerCustomAdvanced."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, steps: int, shift: float, log2_alpha: float) -> io.NodeOutput:
+        return io.NodeOutput(backend.tilt_depth(model, shift, log2_alpha), base_levels(steps, shift))
+
+
+NODES = [LoadModel, Schedule]
