@@ -16,15 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import ROOT, WORK, TaskError
-from .hosts import Host, find_host, requirement_lines, requirement_name, unpack_wheel_host
+from .hosts import Host, find_host, host_suffix, requirement_lines, requirement_name, unpack_wheel_host
 
-# The pair that is known to work together without a GPU. torchvision is installed without its dependencies because the
-# ones it names would replace a CPU build of torch. ComfyUI only imports it (see launch.py).
+# Known to work together without a GPU. The two companions are installed without their dependencies, which would replace
+# a CPU build of torch; ComfyUI mostly just imports them (see launch.py for torchvision).
 CPU_TORCH = "torch==2.13.0"
-CPU_TORCHVISION = "torchvision==0.28.0"
-# These pull another torch on a machine without a GPU. Three node files of ComfyUI that have nothing to do with this
-# pack then report a failed import.
-NOT_ON_CPU = {"torch", "torchvision", "torchaudio", "spandrel"}
+CPU_COMPANIONS = ["torchvision==0.28.0", "torchaudio==2.11.0"]
+TORCH_FAMILY = ("torch", "torchvision", "torchaudio")
 STAMP = "modality_forcing_setup.json"
 LOG = WORK / "setup.log"
 
@@ -46,7 +44,7 @@ def prepare(for_tests: bool = False) -> Environment:
     if host.own_python:
         return Environment(Path(sys.executable), host)
     WORK.mkdir(exist_ok=True)
-    folder = WORK / _venv_name(host)
+    folder = WORK / ("venv" + host_suffix(host.path))
     setup = _Setup(folder)
     setup.make_venv()
     if not host.present:
@@ -59,15 +57,15 @@ def _install(setup: "_Setup", host: Host, for_tests: bool) -> None:
     constraints = setup.folder / "constraints.txt"
     wanted = host.requirements()
     if shutil.which("nvidia-smi"):
-        setup.pip("install torch", ["torch", "torchvision"])
+        setup.pip("install torch", list(TORCH_FAMILY))
     else:
         setup.pip("install torch", [CPU_TORCH])
-        setup.pip("install torchvision", ["--no-deps", CPU_TORCHVISION])
-        # requests came with one of those left out on hosts that do not name it themselves.
-        wanted = [line for line in wanted if requirement_name(line) not in NOT_ON_CPU] + ["requests"]
+        setup.pip("install torch's companions", ["--no-deps", *CPU_COMPANIONS])
+        setup.step("fit torchaudio to the CPU", CPU_COMPANIONS[1], setup.fit_torchaudio)
     setup.keep_torch(constraints)
     kept = ["--constraint", str(constraints)]
-    setup.pip("install ComfyUI's requirements", kept + wanted)
+    wanted = [line for line in wanted if requirement_name(line) not in TORCH_FAMILY]
+    setup.pip("install ComfyUI's requirements", [*kept, *wanted, "requests"])  # 0.3.75 needs it and does not name it
     setup.pip("install the pack's requirements", kept + requirement_lines(ROOT / "requirements.txt"))
     if for_tests:
         setup.pip("install the tests' requirements", kept + requirement_lines(ROOT / "tests" / "requirements.txt"))
@@ -99,13 +97,26 @@ class _Setup:
         self.step(name, "\n".join(arguments), lambda: _run(command))
 
     def keep_torch(self, constraints: Path) -> None:
-        """Write the constraints that hold the installed torch and torchvision where they are."""
+        """Write the constraints that hold the installed torch and its companions where they are."""
         code = (
             "from importlib.metadata import version\n"
-            "print(*(f'{name}=={version(name)}' for name in ('torch', 'torchvision')), sep='\\n')"
+            f"print(*(f'{{name}}=={{version(name)}}' for name in {TORCH_FAMILY}), sep='\\n')"
         )
-        asked = self._done["install torch"]
+        asked = " ".join([self._done["install torch"], *TORCH_FAMILY])
         self.step("note the torch version", asked, lambda: constraints.write_text(_output([self.python, "-c", code])))
+
+    def fit_torchaudio(self) -> None:
+        """Take torchaudio's compiled libraries away if they cannot load.
+
+        ComfyUI imports torchaudio at its start. Linux wheels hold CUDA libraries whose failure stops that import, and
+        work without them: all but forced alignment and two filters is Python.
+        """
+        if subprocess.run([self.python, "-c", "import torchaudio"], capture_output=True).returncode == 0:
+            return
+        code = "from importlib.util import find_spec; print(find_spec('torchaudio').submodule_search_locations[0])"
+        for library in (Path(_output([self.python, "-c", code]).strip()) / "lib").glob("*.so"):
+            library.unlink()
+        _output([self.python, "-c", "import torchaudio"])
 
     def step(self, name: str, asked: str, action) -> None:
         """Do ``action`` unless it was done before for the same ``asked``."""
@@ -131,13 +142,6 @@ def _failure(name: str, error: Exception) -> str:
         f"The set-up failed at the step: {name} ({error}).\nThe end of {LOG}:\n{tail}\n"
         f"The same command again goes on at this step; deleting {WORK} starts over."
     )
-
-
-def _venv_name(host: Host) -> str:
-    if host.from_wheel:
-        return "venv"
-    # Hosts differ in the frontend and the helpers they pin, so each has an environment of its own.
-    return "venv-" + hashlib.sha256(str(host.path).encode()).hexdigest()[:8]
 
 
 def _existing(python: Path) -> Path:

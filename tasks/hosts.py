@@ -1,5 +1,6 @@
 """Which ComfyUI the tasks use: the one named, the one the pack lies in, or the copy that a package index carries."""
 
+import hashlib
 import importlib.util
 import os
 import re
@@ -27,10 +28,6 @@ class Host:
     own_python: bool = False
 
     @property
-    def from_wheel(self) -> bool:
-        return self.path == WORK / WHEEL_HOST
-
-    @property
     def present(self) -> bool:
         return (self.path / "main.py").is_file()
 
@@ -50,6 +47,12 @@ def find_host() -> Host:
     if ROOT.parent.name == "custom_nodes" and (ROOT.parent.parent / "main.py").is_file():
         return Host(ROOT.parent.parent, "the ComfyUI this pack is installed in", own_python=_runs_comfyui())
     return Host(WORK / WHEEL_HOST, f"the ComfyUI inside the package {WHEEL}")
+
+
+def host_suffix(path: Path) -> str:
+    """What the names of a host's own folders here end in, nothing for the wheel's: hosts differ in what they pin and in
+    the database they keep, so each has an environment and a base folder of its own."""
+    return "" if path == WORK / WHEEL_HOST else "-" + hashlib.sha256(str(path).encode()).hexdigest()[:8]
 
 
 def requirement_lines(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 import time
 
 from . import HOST_VARIABLE, ROOT, WORK, TaskError, end_on_terminate, named_path
+from .hosts import host_suffix
 from .server import Server
 
 
@@ -18,8 +19,9 @@ def user_server(port: int = 0) -> Server:
     if ROOT.parent == host / "custom_nodes":
         WORK.mkdir(exist_ok=True)
         return Server(None, port=port, log=WORK / "server.log")
-    named = host.parent != WORK
-    return Server(WORK / "base", port=port, extra_models=host if named and (host / "models").is_dir() else None)
+    suffix = host_suffix(host)
+    extra_models = host if suffix and (host / "models").is_dir() else None
+    return Server(WORK / f"base{suffix}", port=port, extra_models=extra_models)
 
 
 def stay(server: Server) -> None:
