@@ -1,0 +1,107 @@
+"""Where a moved camera stands.
+
+A pose is a (4,4) matrix from the moved camera's axes to the source camera's axes (both OpenCV: x right, y down, z
+forward), so its last column is the new position as the source camera sees it, in the unit of the depth. The identity is
+the source view.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .camera import GLTF_AXES
+
+
+def camera_pose(
+    right: float = 0.0,
+    up: float = 0.0,
+    forward: float = 0.0,
+    *,
+    yaw_deg: float = 0.0,
+    pitch_deg: float = 0.0,
+    roll_deg: float = 0.0,
+    pivot: float = 0.0,
+) -> Tensor:
+    """(4,4) float32 pose of a camera that moved (in the unit of the depth) and turned (degrees).
+
+    Positive yaw turns to the right, positive pitch upwards, positive roll clockwise as the photographer sees it;
+    applied in the order yaw, pitch, roll. `pivot` > 0 turns about the point at that depth straight ahead instead of
+    about the camera itself: an orbit that keeps it in the middle of the picture (positive yaw then moves the camera to
+    the left). The move comes after.
+    """
+    for name, value in (("right", right), ("up", up), ("forward", forward), ("pivot", pivot)):
+        if not math.isfinite(value):
+            raise ValueError(f"got {name} = {value}, expected a finite number")
+    rotation = _turn(1, yaw_deg) @ _turn(0, pitch_deg) @ _turn(2, roll_deg)
+    centre = torch.tensor([0.0, 0.0, pivot])
+    return _pose(rotation, centre - rotation @ centre + torch.tensor([right, -up, forward]))
+
+
+def pose_from_load3d(camera: dict[str, Any]) -> Tensor:
+    """(4,4) pose from core's LOAD3D_CAMERA dict (right-handed, y up, looking down −z) over a model in glTF axes.
+
+    Uses `position` with `quaternion` (x, y, z, w) if there is one, else with `target`, up being +y.
+    """
+    position = _vector(camera, "position", "xyz")
+    if camera.get("quaternion") is not None:
+        rotation = _rotation(_vector(camera, "quaternion", "xyzw"))
+    else:
+        rotation = _look_at(position, _vector(camera, "target", "xyz"))
+    flip = torch.tensor(GLTF_AXES)
+    # Both the world and the camera's own axes change from glTF to OpenCV.
+    return _pose(flip[:, None] * rotation * flip, flip * position)
+
+
+def _turn(axis: int, angle_deg: float) -> Tensor:
+    """(3,3) right-handed rotation about an OpenCV axis: 0 turns up, 1 to the right, 2 clockwise."""
+    if not math.isfinite(angle_deg):
+        raise ValueError(f"got an angle of {angle_deg}, expected finite degrees")
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    matrix = torch.eye(3)
+    first, second = (axis + 1) % 3, (axis + 2) % 3
+    matrix[first, first] = matrix[second, second] = cosine
+    matrix[first, second], matrix[second, first] = -sine, sine
+    return matrix
+
+
+def _look_at(position: Tensor, target: Tensor) -> Tensor:
+    """Camera-to-world rotation, glTF axes."""
+    back = position - target
+    if float(back.norm()) == 0.0:
+        raise ValueError("the camera's position and target are the same point; move one of them")
+    back = back / back.norm()
+    up = torch.tensor([0.0, 1.0, 0.0])
+    if float(torch.linalg.cross(up, back).norm()) < 1e-6:  # looking straight up or down: any up will do
+        up = torch.tensor([0.0, 0.0, -1.0])
+    right = torch.linalg.cross(up, back)
+    right = right / right.norm()
+    return torch.stack((right, torch.linalg.cross(back, right), back), dim=1)
+
+
+def _rotation(quaternion: Tensor) -> Tensor:
+    if not float(quaternion.norm()) > 0.0:
+        raise ValueError("the camera's quaternion is zero, expected a rotation")
+    x, y, z, w = (quaternion / quaternion.norm()).tolist()
+    return torch.tensor(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def _vector(camera: dict[str, Any], key: str, axes: str) -> Tensor:
+    entry = camera.get(key) if isinstance(camera, dict) else None
+    if not isinstance(entry, dict) or not all(axis in entry for axis in axes):
+        raise ValueError(f"the camera has no {key} with {', '.join(axes)}; connect a LOAD3D_CAMERA")
+    return torch.tensor([float(entry[axis]) for axis in axes])
+
+
+def _pose(rotation: Tensor, position: Tensor) -> Tensor:
+    pose = torch.eye(4)
+    pose[:3, :3] = rotation
+    pose[:3, 3] = position
+    return pose
