@@ -20,7 +20,7 @@ def main() -> int:
     serve.add_argument("--port", default="8188", help="8188 unless given")
     tasks.add_parser("test", help="all checks; further arguments go to pytest", add_help=False)
     bench = tasks.add_parser("bench", help="a measurement; further arguments go to it", add_help=False)
-    bench.add_argument("name")
+    bench.add_argument("name", nargs="?")
     options, rest = parser.parse_known_args()
     if rest and options.task in ("demo", "serve"):
         parser.error(f"unknown arguments: {' '.join(rest)}")

@@ -1,0 +1,119 @@
+"""A real frontend in a real browser, once with each of its two renderers.
+
+``COMFYUI_FRONTEND`` names the folder of another frontend than the one the host pins (ComfyUI's ``--front-end-root``).
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from modality_forcing.tasks.browser import FLAGS, find_browser
+from modality_forcing.tasks.server import Server
+
+# No tour, no update notes, no questions: a test opens the page as a user who has been here before.
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Release.Status": "skipped",
+    "Comfy.Notification.ShowVersionUpdates": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "Comfy.Validation.Workflows": True,
+}
+# What a frontend without a network complains about.
+OFFLINE = ("net::ERR_", "Failed to fetch", "Network Error", "AxiosError")
+
+
+@dataclass
+class Frontend:
+    """The frontend's page; ``errors`` are the browser's and the page's errors since it was opened."""
+
+    page: object
+    server: Server
+    renderer: str
+    pictures: Path
+    errors: list[str] = field(default_factory=list)
+
+    def load_workflow(self, graph: dict) -> None:
+        """Open a saved workflow and wait until it is drawn."""
+        self.page.evaluate("async graph => { await window.app.loadGraphData(graph) }", graph)
+        self.page.wait_for_timeout(500)
+
+    def prompt(self) -> dict:
+        """What the frontend would queue for the open workflow."""
+        return self.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+
+    def saved(self) -> dict:
+        """The open workflow as the frontend would save it."""
+        return self.page.evaluate("async () => (await window.app.graphToPrompt()).workflow")
+
+    def screenshot(self, name: str) -> Path:
+        """Fit the workflow to the window and take a picture; returns its path."""
+        self.page.keyboard.press(".")
+        self.page.wait_for_timeout(800)
+        path = self.pictures / f"{name}_{self.renderer}.png"
+        self.page.screenshot(path=path)
+        return path
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for all browser tests."""
+    other = os.environ.get("COMFYUI_FRONTEND")
+    arguments = ("--front-end-root", other) if other else ()
+    with Server(tmp_path_factory.mktemp("comfyui_browser"), arguments=arguments) as running:
+        running.check_pack()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def object_info(server: Server) -> dict:
+    """Every node class of the server."""
+    return server.object_info()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """A Chromium."""
+    executable = find_browser()
+    if executable is None:
+        pytest.skip("there is no Chromium, Chrome or Edge on this machine (run.py test installs one on Debian as root)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=str(executable), args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session", params=["canvas", "vue"])
+def renderer(request: pytest.FixtureRequest) -> str:
+    """LiteGraph's canvas, or the Vue nodes ("Nodes 2.0")."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def opened(browser, server: Server, renderer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
+    """The frontend, opened once for all tests of a renderer because that takes seconds."""
+    server.settings({**SETTINGS, "Comfy.VueNodes.Enabled": renderer == "vue"})
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    frontend = Frontend(page, server, renderer, tmp_path_factory.mktemp("pictures"))
+
+    def note(text: str) -> None:
+        if not any(mark in text for mark in OFFLINE):
+            frontend.errors.append(text)
+
+    page.on("console", lambda message: note(f"{message.text} {message.location}") if message.type == "error" else None)
+    page.on("pageerror", lambda error: note(str(error)))
+    page.goto(server.address)
+    page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
+    yield frontend
+    page.close()
+
+
+@pytest.fixture
+def frontend(opened: Frontend) -> Iterator[Frontend]:
+    """The frontend with an empty graph and no errors yet; what the test leaves open is cleared away."""
+    opened.page.evaluate("window.app.graph.clear()")
+    opened.errors.clear()
+    yield opened
