@@ -1,17 +1,28 @@
 """A real ComfyUI for the tests of this folder; ``run.py test`` says which (by hand: see tasks/__init__.py)."""
 
-from collections.abc import Iterator
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from modality_forcing.tasks.server import Server
+
+HERE = Path(__file__).parent
+torch.set_num_threads(1)
+sys.path.append(str(HERE))  # for graphs.py
+
+from graphs import Case  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests, with folders of its own: files may be put under ``server.models``."""
     base: Path = tmp_path_factory.mktemp("comfyui")
-    with Server(base) as running:
+    shutil.copytree(HERE / "support_nodes", base / "custom_nodes" / "support_nodes")
+    # The networks of the tests are tiny: several threads only wait for each other.
+    with Server(base, variables={"OMP_NUM_THREADS": "1"}) as running:
         running.check_pack()
         yield running
 
@@ -20,3 +31,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def object_info(server: Server) -> dict:
     """Every node class of the server."""
     return server.object_info()
+
+
+@pytest.fixture
+def make_case(server: Server, golden: Path, tmp_path: Path) -> Callable[[str], Case]:
+    """Makes the golden case of a variant ("v1" or "v2") known to the server."""
+    return lambda variant: Case(server, golden, variant, tmp_path)

@@ -1,0 +1,121 @@
+"""Nodes for the tests alone: tensors from and to files, and a network with a known answer in place of the real one."""
+
+from pathlib import Path
+
+import comfy.patcher_extension
+import torch
+from comfy_api.latest import ComfyExtension, io
+from safetensors.torch import load_file, save_file
+
+CATEGORY = "tests"
+RGB_CHANNELS = 128
+
+
+def _schema(node_id: str, inputs: list, outputs: list, output_node: bool = False) -> io.Schema:
+    return io.Schema(node_id=node_id, category=CATEGORY, inputs=inputs, outputs=outputs, is_output_node=output_node)
+
+
+def _loader(name: str, output, wrap) -> type[io.ComfyNode]:
+    """A node class that reads one tensor of a safetensors file and hands it on as `output`."""
+
+    class Loader(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            inputs = [io.String.Input("file"), io.String.Input("key")]
+            return _schema(name, inputs, [output.Output()])
+
+        @classmethod
+        def execute(cls, file, key):
+            return io.NodeOutput(wrap(load_file(file)[key]))
+
+    return Loader
+
+
+class FixedNoise:
+    seed = 0
+
+    def __init__(self, values):
+        self.values = values
+
+    def generate_noise(self, _latent):
+        return self.values
+
+
+class SaveLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return _schema("TestSaveLatent", [io.Latent.Input("latent"), io.String.Input("file")], [], output_node=True)
+
+    @classmethod
+    def execute(cls, latent, file):
+        save_file({"samples": latent["samples"].contiguous()}, Path(file))
+        return io.NodeOutput()
+
+
+class SaveGeometry(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Custom("MOGE_GEOMETRY").Input("geometry"), io.String.Input("file")]
+        return _schema("TestSaveGeometry", inputs, [], output_node=True)
+
+    @classmethod
+    def execute(cls, geometry, file):
+        save_file({k: v.contiguous() for k, v in geometry.items()}, Path(file))
+        return io.NodeOutput()
+
+
+class SaveImage(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return _schema("TestSaveImage", [io.Image.Input("image"), io.String.Input("file")], [], output_node=True)
+
+    @classmethod
+    def execute(cls, image, file):
+        save_file({"image": image.contiguous()}, Path(file))
+        return io.NodeOutput()
+
+
+class GaussianModel(io.ComfyNode):
+    """The exact prediction for data ~ N(mean, std^2) instead of the network: noise then flows to mean + std * noise."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Model.Input("model"), io.Float.Input("mean"), io.Float.Input("std")]
+        return _schema("TestGaussianModel", inputs, [io.Model.Output(id="gaussian")])
+
+    @classmethod
+    def execute(cls, model, mean, std):
+        def predict(_executor, x, timestep, *_args, **_kwargs):
+            t_rgb, t_depth = (t.reshape(-1, 1, 1, 1) for t in timestep.unbind(1))
+            rgb, depth = x[:, :RGB_CHANNELS], x[:, RGB_CHANNELS:]
+            velocity = (rgb - _clean(rgb, t_rgb, mean, std)) / t_rgb
+            return torch.cat([velocity, _clean(depth, t_depth, mean, std)], dim=1)
+
+        model = model.clone()
+        model.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, predict)
+        return io.NodeOutput(model)
+
+
+def _clean(x, t, mean, std):
+    """E[x0 | x_t] for Gaussian data and flow matching."""
+    signal = 1 - t
+    return mean + std**2 * signal / (signal**2 * std**2 + t**2) * (x - signal * mean)
+
+
+class TestExtension(ComfyExtension):
+    async def get_node_list(self):
+        return [
+            _loader("TestConditioning", io.Conditioning, lambda tensor: [[tensor, {}]]),
+            _loader("TestLatent", io.Latent, lambda tensor: {"samples": tensor}),
+            _loader("TestImage", io.Image, lambda tensor: tensor),
+            _loader("TestMask", io.Mask, lambda tensor: tensor),
+            _loader("TestNoise", io.Noise, FixedNoise),
+            SaveLatent,
+            SaveGeometry,
+            SaveImage,
+            GaussianModel,
+        ]
+
+
+async def comfy_entrypoint():
+    return TestExtension()
