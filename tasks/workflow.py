@@ -14,7 +14,9 @@ def to_api(graph: dict, object_info: dict) -> dict:
     if (graph.get("definitions") or {}).get("subgraphs"):
         raise ValueError("the workflow holds subgraphs, which are not converted here; unpack them in the frontend")
     links = _Links(graph)
-    nodes = [node for node in graph["nodes"] if node["type"] not in NOT_RUN and node.get("mode", 0) not in (2, 4)]
+    nodes = [
+        node for node in graph["nodes"] if node["type"] not in NOT_RUN and node.get("mode", 0) not in (MUTED, BYPASSED)
+    ]
     return {str(node["id"]): _prompt_node(node, _definition(node, object_info), links) for node in nodes}
 
 
@@ -31,8 +33,6 @@ def _prompt_node(node: dict, definition: dict, links: "_Links") -> dict:
             source = links.source(slot["link"])
             if source is not None:
                 inputs[slot["name"]] = source
-            elif "widget" not in slot:
-                inputs.pop(slot["name"], None)
     title = node.get("title") or definition.get("display_name") or node["type"]
     return {"class_type": node["type"], "inputs": inputs, "_meta": {"title": title}}
 
