@@ -75,6 +75,31 @@ class SaveImage(io.ComfyNode):
         return io.NodeOutput()
 
 
+class PartialLoad(io.ComfyNode):
+    """One prediction with all weights loaded and one with almost none, as on a card that is too small: a batch of two."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Model.Input("model"), io.Conditioning.Input("text")]
+        return _schema("TestPartialLoad", inputs, [io.Latent.Output(id="latent")])
+
+    @classmethod
+    def execute(cls, model, text):
+        model = model.clone()
+        device = model.load_device
+        x = torch.randn((1, 384, 4, 4), generator=torch.manual_seed(0))
+        call = {"c_crossattn": text[0][0].to(device), "transformer_options": {}}
+        results = []
+        for budget_bytes in (0, 4096):  # 0 is no limit
+            model.detach()
+            model.load(device, lowvram_model_memory=budget_bytes, full_load=budget_bytes == 0)
+            results.append(model.model.apply_model(x.to(device), torch.full((1,), 0.7, device=device), **call).cpu())
+        if not any(getattr(m, "comfy_cast_weights", False) for m in model.model.modules()):
+            raise RuntimeError("no layer was left to be loaded when it is used")
+        model.detach()
+        return io.NodeOutput({"samples": torch.cat(results)})
+
+
 class GaussianModel(io.ComfyNode):
     """The exact prediction for data ~ N(mean, std^2) instead of the network: noise then flows to mean + std * noise."""
 
@@ -113,6 +138,7 @@ class TestExtension(ComfyExtension):
             SaveLatent,
             SaveGeometry,
             SaveImage,
+            PartialLoad,
             GaussianModel,
         ]
 
