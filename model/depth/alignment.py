@@ -18,14 +18,17 @@ from torch import Tensor
 GRID = 64
 DELTA = 1.25
 _MAX_STEPS = 200
+_TRIALS = 1000
+_TRIAL_SAMPLES = 4096
 
 
 @dataclass(frozen=True)
 class Fit:
     """depth_out = scale · depth_in + shift.
 
-    residual: mean |fitted − g| / g over what was fitted, `worst` its maximum; used: how many samples it was fitted to,
-    dropped: how many were left out because one of the two depths was unusable there.
+    residual: mean |fitted − g| / g over the samples that it was fitted to, `worst` its maximum over all usable samples;
+    used: how many samples it was fitted to; outliers: how many contradict them and were left out; dropped: how many
+    have no usable depth on one side.
     """
 
     scale: float
@@ -33,6 +36,7 @@ class Fit:
     residual: float
     worst: float
     used: int
+    outliers: int = 0
     dropped: int = 0
 
     def apply(self, depth: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -153,7 +157,7 @@ def fit_distance(depth: Tensor, valid: Tensor | None, x_px: float, y_px: float, 
     centre = float(values[row, column]) if ok[row, column] else float(np.median(near))
     scale = distance / float(np.median(near))
     off = abs(scale * centre - distance) / distance
-    return Fit(scale, 0.0, off, off, int(near.size), int(ok[around].size - near.size))
+    return Fit(scale, 0.0, off, off, int(near.size), dropped=int(ok[around].size - near.size))
 
 
 def fit_points(depth: Tensor, valid: Tensor | None, points: Tensor | np.ndarray, *, with_shift: bool = False) -> Fit:
@@ -210,14 +214,54 @@ def _fit(p: np.ndarray, g: np.ndarray, offered: int, with_shift: bool) -> Fit:
         raise ValueError(f"{len(p)} of {offered} samples have usable depth on both sides, at least {needed} are needed")
     if with_shift and np.ptp(p) <= 1e-6 * p.max():
         raise ValueError("all samples have the same depth, so a shift cannot be told from a scale; fit the scale alone")
-    scale, shift = solve_scale_shift(p, g) if with_shift else (solve_scale(p, g), 0.0)
-    if scale <= 0:
+    p, g = p.astype(np.float64), g.astype(np.float64)
+    keep = _consensus(p, g, with_shift)
+    scale, shift = solve_scale_shift(p[keep], g[keep]) if with_shift else (solve_scale(p[keep], g[keep]), 0.0)
+    off = np.abs(scale * p + shift - g) / g
+    used = int(keep.sum())
+    return Fit(scale, shift, float(off[keep].mean()), float(off.max()), used, len(p) - used, offered - len(p))
+
+
+def _consensus(p: np.ndarray, g: np.ndarray, with_shift: bool) -> np.ndarray:
+    """(N,) bool: the samples that agree with the line of positive scale that fits the better half of them best.
+
+    Least median of squares (Rousseeuw 1984), on relative errors: L1 alone is not enough for few points, since a wrong
+    one that is near weighs much, or pulls the line by its place at the end. Exhaustive for up to 45 samples, then with
+    a fixed seed.
+    """
+    lines = _trial_lines(p, g) if with_shift else np.stack((g / p, np.zeros_like(p)), axis=1)
+    if len(lines) == 0:
         raise ValueError(
-            f"the best fit has scale {scale:.4g}: nearer becomes farther. The depth is inverted (disparity?), "
-            "or the points belong to another picture"
+            "no fit has a positive scale: nearer becomes farther. The depth is inverted (disparity?), or the samples "
+            "belong to another picture"
         )
-    off = np.abs(scale * p.astype(np.float64) + shift - g) / g
-    return Fit(scale, shift, float(off.mean()), float(off.max()), len(p), offered - len(p))
+    chosen = _spread(len(p), _TRIAL_SAMPLES)
+    lines = lines[_spread(len(lines), _TRIALS)]
+    error = np.abs(lines[:, :1] * p[chosen] + lines[:, 1:] - g[chosen]) / g[chosen]  # (lines, samples)
+    free = 2 if with_shift else 1
+    rank = (len(chosen) + free + 1) // 2 - 1
+    score = np.partition(error, rank, axis=1)[:, rank]
+    slope, offset = lines[np.argmin(score)]
+    # Rousseeuw's scale estimate; half a percent is never an outlier, so exact samples keep rounding errors.
+    sigma = 1.4826 * (1.0 + 5.0 / max(len(chosen) - free, 1)) * float(score.min())
+    return np.abs(slope * p + offset - g) / g <= max(2.5 * sigma, 0.005)
+
+
+def _trial_lines(p: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """(L,2) slope > 0 and offset of lines through pairs of samples."""
+    if len(p) * (len(p) - 1) // 2 <= _TRIALS:
+        first, second = np.triu_indices(len(p), 1)
+    else:
+        first, second = np.random.default_rng(0).integers(0, len(p), (2, 4 * _TRIALS))
+    run, rise = p[second] - p[first], g[second] - g[first]
+    rising = run * rise > 0
+    slope = rise[rising] / run[rising]
+    return np.stack((slope, g[first][rising] - slope * p[first][rising]), axis=1)
+
+
+def _spread(count: int, most: int) -> np.ndarray:
+    """At most `most` indices, evenly over 0..count."""
+    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def _descend(p: np.ndarray, g: np.ndarray, weight: np.ndarray, held: int) -> tuple[float, float, float]:

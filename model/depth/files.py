@@ -201,10 +201,11 @@ def _read_npy(path: Path) -> _Raw:
 def _read_exr(path: Path) -> _Raw:
     try:
         with _openexr().File(str(path), separate_channels=True) as file:
-            header, channels = file.header(), {name: channel.pixels for name, channel in file.channels().items()}
+            # Leaving the file empties its header, so what is needed is copied here.
+            text = {key: value for key, value in file.header().items() if isinstance(value, str)}
+            channels = {name: channel.pixels for name, channel in file.channels().items()}
     except RuntimeError as error:
         raise ValueError(f"{path.name} is damaged or not an EXR file: {error}") from error
-    text = {key: value for key, value in header.items() if isinstance(value, str)}
     if {"R", "G", "B"} <= set(channels):
         return _Raw(np.stack([channels[name] for name in "RGB"], axis=-1), None, text)
     known = [name for name in _EXR_CHANNELS if name in channels] or (list(channels) if len(channels) == 1 else [])

@@ -2,8 +2,8 @@
 
 Every point is drawn as a square as large as the surface sample it stands for (its spacing), nearest first (z-buffer).
 Where a surface is seen less obliquely than in its source picture, samples move apart and leave cracks. A crack is a
-pixel, empty or showing something clearly farther, between two opposite pixels of one nearer surface, so closing cracks
-does not grow the outlines of objects and does not eat into true holes.
+pixel, empty or showing something clearly farther, between two pixels (left and right, or above and below) of one nearer
+surface, so closing cracks does not grow the outlines of objects and does not eat into true holes.
 """
 
 from dataclasses import dataclass
@@ -130,7 +130,7 @@ def _close_cracks(image: np.ndarray, depth: np.ndarray, widest: int) -> tuple[np
 
     filled = depth.copy()
     borders = np.stack((index[inner], index[inner]))  # (2,H,W) the two pixels that each pixel is the mean of
-    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+    for down, right in ((0, 1), (1, 0)):  # a diagonal crack is crossed by these too; diagonals would fill inner corners
         for ahead in range(1, widest + 1):
             for behind in range(1, widest + 2 - ahead):
                 steps = ((ahead * down, ahead * right), (-behind * down, -behind * right))

@@ -1,0 +1,63 @@
+"""What Open3D thinks of our files and filters. Open3D takes seconds to import, so this is not among the pure tests."""
+
+import numpy as np
+import pytest
+import torch
+from modality_forcing.model.geometry import camera, files, packets
+from modality_forcing.model.geometry.mesh import grid_meshes, poisson_mesh
+from modality_forcing.model.geometry.pointcloud import point_clouds, remove_outliers
+
+open3d = pytest.importorskip("open3d")
+WIDTH, HEIGHT = 64, 48
+K = camera.intrinsics_from_focal_px(60.0, WIDTH, HEIGHT)
+GLTF = np.array([1.0, -1.0, -1.0])
+
+
+@pytest.fixture(scope="module")
+def packet():
+    """A sphere of radius 1 at distance 3 before a wall at 5, with noise."""
+    ray = camera.unproject(torch.ones(1, HEIGHT, WIDTH), K)[0]
+    length = (ray**2).sum(-1)
+    inside = (3 * 1.0) ** 2 - length * (9.0 - 1.0)
+    depth = torch.where(inside > 0, (3.0 - inside.clamp_min(0).sqrt()) / length, 5.0)
+    depth = depth * (1 + 0.001 * torch.randn(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)))
+    image = torch.rand(1, HEIGHT, WIDTH, 3, generator=torch.Generator().manual_seed(1))
+    return packets.make_geometry(depth[None], None, K, image)
+
+
+def test_ply_reads_back(tmp_path, packet):
+    (cloud,) = point_clouds(packet, normals=True)
+    got = open3d.io.read_point_cloud(str(files.save_ply(tmp_path / "a.ply", cloud)))
+    np.testing.assert_array_equal(np.asarray(got.points).astype(np.float32), cloud.points * GLTF.astype(np.float32))
+    np.testing.assert_allclose(np.asarray(got.normals), cloud.normals * GLTF, atol=1e-7)
+    np.testing.assert_allclose(np.asarray(got.colors) * 255, cloud.colors, atol=1e-4)
+
+
+def test_textured_glb_reads_back(tmp_path, packet):
+    (shape,) = grid_meshes(packet)
+    got = open3d.io.read_triangle_mesh(str(files.save_glb(tmp_path / "a.glb", shape)))
+    expected = (shape.vertices * GLTF.astype(np.float32))[shape.faces].reshape(-1, 3)
+    vertices, triangles = np.asarray(got.vertices), np.asarray(got.triangles)
+    np.testing.assert_allclose(vertices[triangles].reshape(-1, 3), expected, atol=1e-6)
+
+
+def test_outlier_removal_is_open3ds(packet):
+    (cloud,) = point_clouds(packet, edge_threshold=0.0)
+    source = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(cloud.points.astype(np.float64)))
+    kept = np.asarray(source.remove_statistical_outlier(16, 1.5)[1])
+    got = remove_outliers(cloud, 16, 1.5)
+    assert 0 < len(kept) < len(cloud)
+    np.testing.assert_array_equal(got.points, cloud.points[kept])
+
+
+def test_poisson_finds_the_sphere(packet):
+    (cloud,) = point_clouds(packet, far=4.0, normals=True)
+    shape = poisson_mesh(cloud, depth=6, trim_percent=20.0)
+    assert len(shape.faces) > 500 and shape.colors.shape == shape.vertices.shape
+    front = shape.vertices[shape.vertices[:, 2] < 2.5]
+    np.testing.assert_allclose(np.linalg.norm(front - [0, 0, 3], axis=1), 1.0, atol=0.05)
+    corners = shape.vertices[shape.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    ahead = corners[:, 0, 2] < 2.3
+    assert ((normals * corners[:, 0]).sum(1) < 0)[ahead].mean() > 0.99  # fronts face the camera
+    files.glb_bytes(shape)
