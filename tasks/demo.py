@@ -16,7 +16,8 @@ from .workflow import to_api
 # In the order of the story: both at once, one from the other, then what is built on them.
 DEMOS = ("joint", "image_to_depth", "depth_to_image", "joint_then_refine", "depth_for_controlnet")
 RESULTS = WORK / "demo"
-LOADERS = ("UNETLoader", "ModalityForcingLoadModel")  # nodes whose unet_name is a file in models/diffusion_models
+# The inputs that name a file in models/diffusion_models.
+LOADERS = {"UNETLoader": "unet_name", "ModalityForcingLoadModel": "model_name"}
 RANDOM_CHECKPOINT = "modality_forcing_random.safetensors"
 
 
@@ -51,8 +52,8 @@ def _checkpoint(server: Server) -> str:
         return installed[0]
     path = server.models / "diffusion_models" / RANDOM_CHECKPOINT
     print(
-        "No trained Modality Forcing checkpoint is installed: the workflows run on RANDOM weights, and the results are "
-        f"noise.\nFor real results put the released model.safetensors into {path.parent} (its name must hold 'modality')."
+        "No trained Modality Forcing checkpoint is installed: the workflows run on RANDOM weights, and the results "
+        f"are noise.\nFor real ones put the released checkpoint into {path.parent}, under a name with 'modality' in it."
     )
     if not path.is_file():
         import_as_package()
@@ -68,7 +69,7 @@ def _fit(prompt: dict, server: Server, checkpoint: str) -> None:
     """Put the checkpoint into the loaders and the workflow's pictures onto the server."""
     for node in prompt.values():
         if node["class_type"] in LOADERS:
-            node["inputs"]["unet_name"] = checkpoint
+            node["inputs"][LOADERS[node["class_type"]]] = checkpoint
         picture = node["inputs"].get("image")
         if isinstance(picture, str) and (INPUTS / picture).is_file():
             node["inputs"]["image"] = server.upload_image(INPUTS / picture)

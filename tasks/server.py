@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -12,7 +13,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from . import HOST_VARIABLE, PYTHON_VARIABLE, ROOT, TaskError, named_path
+from . import HOST_VARIABLE, INPUTS, PYTHON_VARIABLE, ROOT, TaskError, named_path
 
 PACK_FOLDER = "modality-forcing"  # a name that is no Python identifier, as after a git clone
 BASE_FOLDERS = ("models/diffusion_models", "models/vae", "models/text_encoders", "input", "output", "user/default")
@@ -244,9 +245,11 @@ class Server(Client):
 
 
 def prepare_base(base: Path) -> None:
-    """Make the folders of a ComfyUI base directory and link this repository into its custom_nodes."""
+    """Make the folders of a ComfyUI base directory, with the workflows' pictures and a link to this repository."""
     for name in (*BASE_FOLDERS, "custom_nodes"):
         (base / name).mkdir(parents=True, exist_ok=True)
+    for picture in INPUTS.glob("*.*"):
+        shutil.copy(picture, base / "input")
     link = base / "custom_nodes" / PACK_FOLDER
     if link.exists():
         return

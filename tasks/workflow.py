@@ -14,10 +14,9 @@ def to_api(graph: dict, object_info: dict) -> dict:
     if (graph.get("definitions") or {}).get("subgraphs"):
         raise ValueError("the workflow holds subgraphs, which are not converted here; unpack them in the frontend")
     links = _Links(graph)
-    nodes = [
-        node for node in graph["nodes"] if node["type"] not in NOT_RUN and node.get("mode", 0) not in (MUTED, BYPASSED)
-    ]
-    return {str(node["id"]): _prompt_node(node, _definition(node, object_info), links) for node in nodes}
+    nodes = [node for node in graph["nodes"] if node["type"] not in NOT_RUN]
+    running = [node for node in nodes if node.get("mode", 0) not in (MUTED, BYPASSED)]
+    return {str(node["id"]): _prompt_node(node, _definition(node, object_info), links) for node in running}
 
 
 def _definition(node: dict, object_info: dict) -> dict:
