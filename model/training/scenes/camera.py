@@ -12,7 +12,7 @@ import torch
 
 @dataclass
 class Camera:
-    """position (B,3) m; axes (B,3,3), rows right, down, ahead in the world; tan_x, tan_y (B,) half extents at depth 1."""
+    """position (B,3) m; axes (B,3,3): rows right, down, ahead; tan_x, tan_y (B,): half extents of view at depth 1."""
 
     position: torch.Tensor
     axes: torch.Tensor

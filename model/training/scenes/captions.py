@@ -61,7 +61,7 @@ def measure(labels: torch.Tensor, depth: torch.Tensor) -> tuple[torch.Tensor, to
 def describe(
     draws: Draws, layout: Layout, labels: torch.Tensor, depth: torch.Tensor, style: str
 ) -> tuple[list[str], list[dict]]:
-    """Captions and metadata (see ``SceneBatch``) of rendered scenes. labels, depth (B,H,W); style of STYLES or mixed."""
+    """Captions and metadata (see ``SceneBatch``) of rendered scenes. labels, depth (B,H,W); style: STYLES or mixed."""
     area = labels.shape[1] * labels.shape[2]
     pixels, column, mean_depth = (x.cpu() for x in measure(labels, depth))
     count = layout.objects.word.shape[1]

@@ -264,9 +264,9 @@ def _ground(draws: Draws, size: tuple[int, int], full: bool) -> Layout:
 
     peaks = 4
     bearing = draws.uniform("mountain turn", peaks, low=-1.0, high=1.0)
-    away = draws.uniform("mountain distance", peaks, low=70.0, high=110.0)
-    tall = draws.uniform("mountain height", peaks, low=10.0, high=26.0)
-    wide = tall * draws.uniform("mountain width", peaks, low=1.3, high=2.2)
+    away = draws.uniform("mountain distance", peaks, low=85.0, high=115.0)
+    tall = draws.uniform("mountain height", peaks, low=10.0, high=24.0)
+    wide = tall * draws.uniform("mountain width", peaks, low=1.2, high=1.75)  # feet stay beyond the objects
     centre = _stack(away * bearing.sin(), away * bearing.cos(), tall * 0.5)
     tint = torch.full_like(land, colour("gray"))[:, None].expand(-1, peaks)
     hills = _scenery(draws, CONE, centre, _stack(wide, wide, tall * 0.5), tint, torch.full_like(tint, MOTTLED))

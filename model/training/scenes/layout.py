@@ -1,7 +1,6 @@
 """What a scene consists of, and where its objects stand. Letters: B scenes, O objects, P solids."""
 
 from dataclasses import dataclass, fields, is_dataclass
-
 from typing import Any
 
 import torch

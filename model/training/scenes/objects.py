@@ -74,8 +74,9 @@ class Objects:
 
 @dataclass
 class Solids:
-    """The unit shapes of a scene, (B,P,...): shape (-1: unused), centre (3) m, half (3) m, turn (3,3) with the solid's axes
-    in the world as rows, owner object (-1: scenery), colour and second colour index, texture, cells per width, shine."""
+    """The solids of a scene, (B,P,...): unit shape (-1: unused), centre (3) m, half extents (3) m, turn (3,3) with the
+    axes in the world as rows, owner object (-1: scenery), colour and second colour index, texture, cells per width and
+    shine."""
 
     shape: torch.Tensor
     centre: torch.Tensor

@@ -99,7 +99,7 @@ def _chunk(size: tuple[int, int], device: torch.device) -> int:
 
 
 def _edges(hits: Hits, seen: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(B,N) bool: pixels whose surface, side of it, or shadow differs from a neighbour's. Textures filter themselves."""
+    """(B,N) bool: pixels whose surface, side of it, or shadow differs from a neighbour's (textures are filtered)."""
     slot, seen, facing = hits.slot.view(-1, *size), seen.view(-1, *size), hits.normal.view(-1, *size, 3)
     edge = torch.zeros_like(seen)
     for axis in (1, 2):

@@ -15,8 +15,8 @@ _HAZE_M = 75.0  # outdoors: exp(-(150 / 75)^2) leaves 2 % of a surface at trace.
 
 
 def materials(draws: Draws, layout: Layout) -> torch.Tensor:
-    """(B, P + 3, 10) what solids and surfaces look like: linear colour (3), second colour (3), texture, cells per width,
-    shine, width in metres. Colours vary a little from scene to scene."""
+    """(B, P + 3, 10) what solids and surfaces look like: linear colour (3), second colour (3), texture, cells per
+    width, shine, width in metres. Colours vary a little from scene to scene."""
     solids, surround = layout.solids, layout.surround
     names = torch.tensor(list(palette.COLOURS.values()), device=draws.device)
     index = torch.cat((solids.colour, surround.colour), 1)

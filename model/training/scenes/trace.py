@@ -21,8 +21,8 @@ SHAPE_COUNT = 6
 
 @dataclass
 class Hits:
-    """depth (B,N) m, +inf at sky; slot (B,N): solid index, then P + surface, -1 at sky; point and unit normal (B,N,3) in
-    the world; uv (B,N,2) texture coordinates, in widths of the solid or, on the surround, in metres."""
+    """depth (B,N) m, +inf at sky; slot (B,N): solid index, then P + surface, -1 at sky; point and unit normal (B,N,3)
+    in the world; uv (B,N,2) texture coordinates, in widths of the solid or, on the surround, in metres."""
 
     depth: torch.Tensor
     slot: torch.Tensor
