@@ -58,10 +58,9 @@ def load_diffusers(folder: Path, dtype: torch.dtype = torch.float32, device: Any
     """
     if dtype == torch.float16:
         raise ValueError("got dtype float16, in which this model overflows to NaN; use bfloat16 or float32")
-    if (folder / "transformer" / "config.json").is_file():
-        folder = folder / "transformer"
+    config, folder = read_config(folder), _inner(folder)
     with torch.device("meta"):
-        module = ModalityForcingTransformer(_read_config(folder), dtype=dtype)
+        module = ModalityForcingTransformer(config, dtype=dtype)
     wanted = module.state_dict()
     sources = {key: diffusers_keys(key) for key in wanted}
     with ExitStack() as stack:
@@ -92,8 +91,19 @@ def diffusers_keys(key: str) -> list[str]:
     raise KeyError(key)
 
 
-def _read_config(folder: Path) -> TransformerConfig:
-    path = folder / "config.json"
+def _inner(folder: Path) -> Path:
+    """The transformer's folder, also inside a pipeline's."""
+    inside = folder / "transformer"
+    return inside if (inside / "config.json").is_file() else folder
+
+
+def read_config(folder: Path) -> TransformerConfig:
+    """The sizes that a diffusers folder's config.json describes.
+
+    Raises:
+        CheckpointError: there is none, or it describes another model.
+    """
+    path = _inner(folder) / "config.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no config.json: expected a diffusers folder of a {CLASS_NAME}")
     settings = json.loads(path.read_text(encoding="utf-8"))

@@ -205,8 +205,8 @@ def _least_absolute(features: np.ndarray, inverse: bool) -> np.ndarray:
     """
     weights = np.ones(len(features))
     for _ in range(REWEIGHTINGS):
-        root = np.sqrt(weights)
-        solution = np.linalg.lstsq(features * root[:, None], root, rcond=None)[0]
+        weighted = features * weights[:, None]
+        solution = np.linalg.lstsq(weighted.T @ features, weighted.sum(0), rcond=None)[0]  # also for under 3 pixels
         f = features @ solution
         weights = 1 / np.abs(f - 1).clip(1e-6)
         if inverse:

@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network.checkpoint import load_transformer
+from ..network.checkpoint import load_transformer, read_header
 from ..network.config import DEPTH_CHANNELS, TransformerConfig
 from ..network.transformer import ModalityForcingTransformer
-from .diffusers_folder import load_diffusers
+from .diffusers_folder import load_diffusers, read_config
 
 # Modules of the depth stream and the ones they are clones of; the double blocks' are named by their parts.
 CLONES = {
@@ -62,6 +62,21 @@ def load_text_to_image(
     return module
 
 
+def source_config(source: str | Path) -> TransformerConfig:
+    """The sizes of what `load_text_to_image` would load, without reading the weights. Same errors."""
+    path = Path(source)
+    if path.is_dir():
+        return read_config(path)
+    config = read_header(path, text_to_image=True).config
+    _check_source(config, str(path))
+    return config
+
+
+def joint_config(source: TransformerConfig, decoder_blocks: int = 4, cross_stream: bool = True) -> TransformerConfig:
+    """The sizes of the joint model that `initialise` builds from a text-to-image model."""
+    return replace(source, depth_channels=DEPTH_CHANNELS, decoder_blocks=decoder_blocks, cross_stream=cross_stream)
+
+
 def initialise(
     source: str | Path | ModalityForcingTransformer,
     *,
@@ -89,11 +104,8 @@ def initialise(
     if not isinstance(source, nn.Module):
         source, reuse_weights = load_text_to_image(source, dtype, device), True
     _check_source(source.config, "the source module")
-    config = replace(
-        source.config, depth_channels=DEPTH_CHANNELS, decoder_blocks=decoder_blocks, cross_stream=cross_stream
-    )
     with torch.device("meta"):
-        module = ModalityForcingTransformer(config, dtype=dtype)
+        module = ModalityForcingTransformer(joint_config(source.config, decoder_blocks, cross_stream), dtype=dtype)
     generator = torch.Generator().manual_seed(seed)
     given, state = source.state_dict(), {}
     for key, wanted in module.state_dict().items():
