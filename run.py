@@ -44,8 +44,16 @@ def start(task: str, arguments: list) -> int:
     while True:
         try:
             return process.wait()
-        except KeyboardInterrupt:  # the task got it as well, and ends in its own time
-            continue
+        except KeyboardInterrupt:
+            _let_end(process)
+
+
+def _let_end(process: subprocess.Popen) -> None:
+    """After Ctrl-C, which a terminal sends to the task as well: let it end in its own time, then tell it to."""
+    try:
+        process.wait(15.0)
+    except subprocess.TimeoutExpired:
+        process.terminate()
 
 
 if __name__ == "__main__":
