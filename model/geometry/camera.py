@@ -124,7 +124,11 @@ def unproject(depth: Tensor, intrinsics: Tensor) -> Tensor:
     columns, rows = _pixel_grid(height, width, depth)
     ray_x = (columns / width - k[:, 0, 2]) / k[:, 0, 0]  # (B,1,W)
     ray_y = (rows / height - k[:, 1, 2]) / k[:, 1, 1]  # (B,H,1)
-    return torch.stack((ray_x * depth, ray_y * depth, depth), dim=-1)  # (B,H,W,3)
+    points = depth.new_empty(batch, height, width, 3)
+    torch.mul(depth, ray_x, out=points[..., 0])
+    torch.mul(depth, ray_y, out=points[..., 1])
+    points[..., 2] = depth
+    return points
 
 
 def project(points: Tensor, intrinsics: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,8 @@ File3D sockets.
 import io
 import json
 import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +20,55 @@ import numpy as np
 from PIL import Image
 
 from ..depth.new_file import new_file
-from .camera import swap_gltf_axes
+from .camera import GLTF_AXES
 from .mesh import Mesh
 from .pointcloud import PointCloud
 
 _FLOAT, _UINT, _BYTE = 5126, 5125, 5121
 _TYPES = {2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _POINTS, _TRIANGLES = 0, 4
+_CHUNK = 1 << 15  # rows
 _LINEAR, _CLAMP, _ARRAY, _INDEX = 9729, 33071, 34962, 34963
 
 
 def ply_bytes(cloud: PointCloud) -> bytes:
     """The cloud as binary PLY. ValueError for an empty cloud, which viewers reject."""
+    return b"".join(_ply_parts(cloud))
+
+
+def glb_bytes(shape: PointCloud | Mesh) -> bytes:
+    """A cloud as GLB points, or a mesh as GLB triangles. ValueError where there is nothing to show."""
+    return b"".join(_glb_parts(shape))
+
+
+def save_ply(path: str | Path, cloud: PointCloud) -> Path:
+    """Write a new .ply file; returns its path."""
+    return _save(path, ".ply", _ply_parts(cloud))
+
+
+def save_glb(path: str | Path, shape: PointCloud | Mesh) -> Path:
+    """Write a new .glb file; returns its path."""
+    return _save(path, ".glb", _glb_parts(shape))
+
+
+def _save(path: str | Path, suffix: str, parts: Iterator[bytes]) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"got the file name {path.name!r}, expected one that ends in {suffix}")
+    with new_file(path) as part, part.open("wb") as file:
+        file.writelines(parts)
+    return path
+
+
+def _ply_parts(cloud: PointCloud) -> Iterator[bytes]:
     _check_cloud(cloud)
-    fields = [("position", "<f4", 3)]
+    columns = [_Column(cloud.points, "<f4", GLTF_AXES)]
     names = ["float x", "float y", "float z"]
     if cloud.normals is not None:
-        fields.append(("normal", "<f4", 3))
+        columns.append(_Column(cloud.normals, "<f4", GLTF_AXES))
         names += ["float nx", "float ny", "float nz"]
-    fields.append(("color", "u1", 3))
+    columns.append(_Column(cloud.colors, "u1"))
     names += ["uchar red", "uchar green", "uchar blue"]
-    rows = np.empty(len(cloud), dtype=fields)
-    rows["position"] = swap_gltf_axes(cloud.points)
-    rows["color"] = cloud.colors
-    if cloud.normals is not None:
-        rows["normal"] = swap_gltf_axes(cloud.normals)
     header = [
         "ply",
         "format binary_little_endian 1.0",
@@ -51,11 +77,13 @@ def ply_bytes(cloud: PointCloud) -> bytes:
         *(f"property {name}" for name in names),
         "end_header\n",
     ]
-    return "\n".join(header).encode("ascii") + rows.tobytes()
+    yield "\n".join(header).encode("ascii")
+    for start in range(0, len(cloud), _CHUNK):
+        # Side by side as bytes: one row of the result is one point.
+        yield np.concatenate([column.rows(start).view(np.uint8) for column in columns], axis=1).tobytes()
 
 
-def glb_bytes(shape: PointCloud | Mesh) -> bytes:
-    """A cloud as GLB points, or a mesh as GLB triangles. ValueError where there is nothing to show."""
+def _glb_parts(shape: PointCloud | Mesh) -> Iterator[bytes]:
     writer = _Glb()
     if isinstance(shape, PointCloud):
         _check_cloud(shape)
@@ -66,31 +94,12 @@ def glb_bytes(shape: PointCloud | Mesh) -> bytes:
             raise ValueError("the mesh has no triangles; raise the edge threshold or the far limit, or check the mask")
         attributes = writer.attributes(shape.vertices, shape.normals, shape.colors)
         if shape.uvs is not None:
-            attributes["TEXCOORD_0"] = writer.accessor(shape.uvs.astype("<f4"), _FLOAT)
-        indices = writer.accessor(shape.faces.astype("<u4").reshape(-1), _UINT, _INDEX)
+            attributes["TEXCOORD_0"] = writer.accessor(_Column(shape.uvs, "<f4"), _FLOAT)
+        indices = writer.accessor(_Column(shape.faces.reshape(-1), "<u4"), _UINT, _INDEX)
         primitive = {"attributes": attributes, "indices": indices, "mode": _TRIANGLES}
     primitive["material"] = 0
     texture = shape.texture if isinstance(shape, Mesh) and shape.uvs is not None else None
-    return writer.container(primitive, texture)
-
-
-def save_ply(path: str | Path, cloud: PointCloud) -> Path:
-    """Write a new .ply file; returns its path."""
-    return _save(path, ".ply", ply_bytes(cloud))
-
-
-def save_glb(path: str | Path, shape: PointCloud | Mesh) -> Path:
-    """Write a new .glb file; returns its path."""
-    return _save(path, ".glb", glb_bytes(shape))
-
-
-def _save(path: str | Path, suffix: str, content: bytes) -> Path:
-    path = Path(path)
-    if path.suffix.lower() != suffix:
-        raise ValueError(f"got the file name {path.name!r}, expected one that ends in {suffix}")
-    with new_file(path) as part:
-        part.write_bytes(content)
-    return path
+    yield from writer.container(primitive, texture)
 
 
 def _check_cloud(cloud: PointCloud) -> None:
@@ -98,50 +107,67 @@ def _check_cloud(cloud: PointCloud) -> None:
         raise ValueError("the point cloud is empty; raise the edge threshold or the far limit, or check the mask")
 
 
+@dataclass(frozen=True)
+class _Column:
+    """Values (N,C) or (N,) to be written as `dtype`, each row times `signs`. Converted in chunks that fit the cache."""
+
+    values: np.ndarray
+    dtype: str
+    signs: tuple[float, ...] | None = None
+
+    def rows(self, start: int) -> np.ndarray:
+        """The chunk that starts at a row, contiguous."""
+        chunk = np.ascontiguousarray(self.values[start : start + _CHUNK], dtype=self.dtype)
+        return chunk if self.signs is None else chunk * np.array(self.signs, self.dtype)
+
+    def chunks(self) -> Iterator[np.ndarray]:
+        return (self.rows(start) for start in range(0, len(self.values), _CHUNK))
+
+
 class _Glb:
-    """Collects binary data with its glTF descriptions, and packs both into one container."""
+    """Collects columns and their glTF descriptions, and packs both into one container."""
 
     def __init__(self) -> None:
-        self.chunks: list[bytes] = []
+        self.content: list[_Column | bytes] = []
         self.size = 0
         self.views: list[dict[str, Any]] = []
         self.accessors: list[dict[str, Any]] = []
 
     def attributes(self, points: np.ndarray, normals: np.ndarray | None, colors: np.ndarray | None) -> dict[str, int]:
         """Accessors of what points and vertices have in common, turned to glTF axes."""
-        points = swap_gltf_axes(points).astype("<f4")
-        bounds = {"min": points.min(axis=0).tolist(), "max": points.max(axis=0).tolist()}
-        entries = {"POSITION": self.accessor(points, _FLOAT, **bounds)}
+        column = _Column(points, "<f4", GLTF_AXES)
+        extremes = np.array([[(axis.min(), axis.max()) for axis in chunk.T] for chunk in column.chunks()])
+        low, high = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
+        entries = {"POSITION": self.accessor(column, _FLOAT, min=low.tolist(), max=high.tolist())}
         if normals is not None:
-            # glTF wants unit length, so undefined normals (0) face the camera, which is +z here.
-            turned = swap_gltf_axes(normals).astype("<f4")
-            turned[~turned.any(axis=1)] = (0.0, 0.0, 1.0)
-            entries["NORMAL"] = self.accessor(turned, _FLOAT)
+            # glTF wants unit length, so undefined normals (0) face the camera.
+            defined = np.where(normals.any(axis=1, keepdims=True), normals, np.float32([0.0, 0.0, -1.0]))
+            entries["NORMAL"] = self.accessor(_Column(defined, "<f4", GLTF_AXES), _FLOAT)
         if colors is not None:
             opaque = np.full((len(colors), 4), 255, np.uint8)  # four bytes, since rows must be aligned to four
             opaque[:, :3] = colors
-            entries["COLOR_0"] = self.accessor(opaque, _BYTE, normalized=True)
+            entries["COLOR_0"] = self.accessor(_Column(opaque, "u1"), _BYTE, normalized=True)
         return entries
 
-    def accessor(self, values: np.ndarray, component: int, target: int = _ARRAY, **extra: Any) -> int:
+    def accessor(self, column: _Column, component: int, target: int = _ARRAY, **extra: Any) -> int:
         """Number of a new accessor over a new buffer view."""
-        view = self.view(values.tobytes(), target=target)
-        kind = "SCALAR" if values.ndim == 1 else _TYPES[values.shape[1]]
+        view = self.view(column, column.values.size * np.dtype(column.dtype).itemsize, target=target)
+        kind = "SCALAR" if column.values.ndim == 1 else _TYPES[column.values.shape[1]]
         self.accessors.append(
-            {"bufferView": view, "componentType": component, "count": len(values), "type": kind, **extra}
+            {"bufferView": view, "componentType": component, "count": len(column.values), "type": kind, **extra}
         )
         return len(self.accessors) - 1
 
-    def view(self, content: bytes, **extra: Any) -> int:
-        """Number of a new buffer view, starting at a multiple of four bytes."""
-        self.views.append({"buffer": 0, "byteOffset": self.size, "byteLength": len(content), **extra})
-        padding = -len(content) % 4
-        self.chunks += [content, bytes(padding)]
-        self.size += len(content) + padding
+    def view(self, content: _Column | bytes, length: int, **extra: Any) -> int:
+        """Number of a new buffer view of `length` bytes, starting at a multiple of four."""
+        self.views.append({"buffer": 0, "byteOffset": self.size, "byteLength": length, **extra})
+        padding = bytes(-length % 4)
+        self.content += [content, padding]
+        self.size += length + len(padding)
         return len(self.views) - 1
 
-    def container(self, primitive: dict[str, Any], texture: np.ndarray | None) -> bytes:
-        """The GLB file of one mesh with one material."""
+    def container(self, primitive: dict[str, Any], texture: np.ndarray | None) -> Iterator[bytes]:
+        """The GLB file of one mesh with one material, part by part."""
         surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
         document: dict[str, Any] = {
             "asset": {"version": "2.0", "generator": "Modality Forcing for ComfyUI"},
@@ -157,7 +183,8 @@ class _Glb:
         if texture is not None:
             png = io.BytesIO()
             Image.fromarray(texture).save(png, format="PNG", compress_level=1)
-            document["images"] = [{"bufferView": self.view(png.getvalue()), "mimeType": "image/png"}]
+            view = self.view(png.getvalue(), len(png.getvalue()))
+            document["images"] = [{"bufferView": view, "mimeType": "image/png"}]
             document["samplers"] = [{"magFilter": _LINEAR, "minFilter": _LINEAR, "wrapS": _CLAMP, "wrapT": _CLAMP}]
             document["textures"] = [{"source": 0, "sampler": 0}]
             surface["baseColorTexture"] = {"index": 0}
@@ -165,12 +192,11 @@ class _Glb:
         header = json.dumps(document, separators=(",", ":"), allow_nan=False).encode("ascii")
         header += b" " * (-len(header) % 4)
         total = 12 + 8 + len(header) + 8 + self.size
-        return b"".join(
-            (
-                struct.pack("<4sII", b"glTF", 2, total),
-                struct.pack("<I4s", len(header), b"JSON"),
-                header,
-                struct.pack("<I4s", self.size, b"BIN\0"),
-                *self.chunks,
-            )
-        )
+        yield struct.pack("<4sII", b"glTF", 2, total)
+        yield struct.pack("<I4s", len(header), b"JSON") + header
+        yield struct.pack("<I4s", self.size, b"BIN\0")
+        for content in self.content:
+            if isinstance(content, bytes):
+                yield content
+            else:
+                yield from (chunk.tobytes() for chunk in content.chunks())

@@ -5,7 +5,7 @@ MOGE_GEOMETRY, key by key (B batch, H rows, W columns; float32 unless said):
     points      (B,H,W,3)  OpenCV axes; inf where masked out
     mask        (B,H,W)    bool, True = valid
     intrinsics  (B,3,3)    normalised K (see camera.py); absent for panoramas, which are not pinhole cameras
-    normal      (B,H,W,3)  OpenCV axes, towards the camera; 0 where undefined
+    normal      (B,H,W,3)  OpenCV axes, towards the camera; 0 where undefined; optional
     image       (B,H,W,3)  0..1, on the CPU
 DA3_GEOMETRY: depth (B,H,W), image, mode, and optionally sky (B,H,W) probability, confidence (B,H,W), extrinsics
 (1,B,3,4) world-to-camera, intrinsics (1,B,3,3) in pixels.
@@ -14,6 +14,7 @@ DA3_GEOMETRY: depth (B,H,W), image, mode, and optionally sky (B,H,W) probability
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,29 +35,37 @@ class Geometry:
 
 
 def make_geometry(
-    depth: Tensor, valid: Tensor | None, intrinsics: Tensor, image: Tensor | None = None
+    depth: Tensor,
+    valid: Tensor | None,
+    intrinsics: Tensor,
+    image: Tensor | None = None,
+    *,
+    normals: bool = False,
 ) -> dict[str, Any]:
     """MOGE_GEOMETRY packet of depth (B,H,W), valid (B,H,W) bool or None, K (B,3,3) or (1,3,3), image (B,H,W,≥3) or
     None.
 
     Pixels that are not valid, not finite or not positive are masked out. Without an image the packet carries mid grey,
-    since core's texturing node needs the key. Raises ValueError for wrong shapes.
+    since core's texturing node needs the key. `normals` adds them (see normals.py), which costs more than all the rest;
+    core's nodes and ours derive them where they need them. Raises ValueError for wrong shapes.
     """
     valid = usable_depth(depth, valid)
     depth = torch.where(valid, as_float(depth), torch.inf)
     batch, height, width = depth.shape
     intrinsics = expand_intrinsics(intrinsics, batch).to(depth).clone()
-    points = torch.where(valid[..., None], unproject(depth, intrinsics), torch.inf)
+    points = unproject(depth, intrinsics).masked_fill_(~valid[..., None], torch.inf)
     if image is None:
         image = torch.full((batch, height, width, 3), 0.5)
-    return {
+    packet = {
         "depth": depth,
         "points": points,
         "mask": valid,
         "intrinsics": intrinsics,
-        "normal": normals_from_points(points, valid),
         "image": _check_image(image, depth),
     }
+    if normals:
+        packet["normal"] = normals_from_points(points, valid)
+    return packet
 
 
 def read_geometry(packet: dict[str, Any]) -> Geometry:
@@ -78,8 +87,9 @@ def read_geometry(packet: dict[str, Any]) -> Geometry:
     points = _optional(packet, "points", depth)
     if points is None:
         points = unproject(depth, intrinsics)
-    points = as_float(points).to(depth.device)
-    valid = valid & torch.isfinite(points).all(dim=-1)
+    else:
+        points = as_float(points).to(depth.device)
+        valid = valid & _finite(points)
     image = packet.get("image")
     image = torch.full((*depth.shape, 3), 0.5) if image is None else _check_image(image, depth)
     return Geometry(depth, points, valid, intrinsics, image, _optional(packet, "normal", depth))
@@ -89,7 +99,7 @@ def usable_depth(depth: Tensor, valid: Tensor | None = None) -> Tensor:
     """(B,H,W) bool: pixels that are valid, finite and positive. ValueError for wrong shapes."""
     if not isinstance(depth, Tensor) or depth.ndim != 3 or 0 in depth.shape:
         raise ValueError(f"got depth {_describe(depth)}, expected a tensor (B,H,W) with at least one pixel")
-    usable = torch.isfinite(depth) & (depth > 0)
+    usable = (depth > 0) & (depth < torch.inf)  # NaN is neither
     if valid is None:
         return usable
     if not isinstance(valid, Tensor) or valid.shape != depth.shape:
@@ -195,6 +205,17 @@ def _check_image(image: Tensor, depth: Tensor) -> Tensor:
             "they must agree: resize the image, or give one image for each depth map"
         )
     return as_float(image[..., :3]).cpu()
+
+
+def _finite(points: Tensor) -> Tensor:
+    """(B,H,W) bool of points (B,H,W,3), row by row to stay in the cache: a packet of 4 million points is 50 MB."""
+    values = points.detach().cpu().numpy()
+    finite = np.empty(values.shape[:3], dtype=bool)
+    with np.errstate(invalid="ignore"):  # inf − inf
+        for image, result in zip(values, finite, strict=True):
+            for row, row_result in zip(image, result, strict=True):
+                np.isfinite(row[:, 0] + row[:, 1] + row[:, 2], out=row_result)
+    return torch.from_numpy(finite).to(points.device)
 
 
 def _describe(value: object) -> str:

@@ -79,9 +79,9 @@ def point_clouds(
 
 
 def surface_mask(geometry: Geometry, edge_threshold: float, far: float) -> Tensor:
-    """(B,H,W) bool: valid pixels that are neither at a depth edge nor beyond `far` (0: no limit)."""
-    keep = geometry.valid & ~depth_edges(geometry.depth, geometry.valid, edge_threshold)
-    return keep & (geometry.depth <= far) if far > 0.0 else keep
+    """(B,H,W) bool on the CPU: valid pixels that are neither at a depth edge nor beyond `far` (0: no limit)."""
+    keep = geometry.valid.cpu() & ~depth_edges(geometry.depth, geometry.valid, edge_threshold)
+    return keep & (geometry.depth.cpu() <= far) if far > 0.0 else keep
 
 
 def thin_by_voxels(cloud: PointCloud, voxel: float) -> PointCloud:
@@ -135,8 +135,7 @@ def _cloud(
     geometry: Geometry, index: int, keep: Tensor, normal: Tensor | None, stride: int, pixel: float
 ) -> PointCloud:
     def rows(values: Tensor) -> np.ndarray:
-        grid = values[index, ::stride, ::stride].cpu().numpy()
-        return np.ascontiguousarray(grid.reshape(-1, 3)[flat])
+        return np.take(values[index, ::stride, ::stride].cpu().numpy().reshape(-1, 3), flat, axis=0)
 
     flat = np.flatnonzero(keep[::stride, ::stride].cpu().numpy())
     points = rows(geometry.points).astype(np.float32)
@@ -147,7 +146,10 @@ def _cloud(
 
 def to_bytes(colors: np.ndarray) -> np.ndarray:
     """uint8 of colours in 0..1; NaN becomes 0."""
-    return np.round(np.nan_to_num(np.clip(colors, 0.0, 1.0)) * 255.0).astype(np.uint8)
+    scaled = colors * np.float32(255.0) + np.float32(0.5)
+    np.fmax(scaled, np.float32(0.0), out=scaled)  # also takes NaN to 0
+    np.fmin(scaled, np.float32(255.0), out=scaled)
+    return scaled.astype(np.uint8)
 
 
 def _normals(geometry: Geometry, edge_threshold: float) -> Tensor:

@@ -10,7 +10,7 @@ K = camera.intrinsics_from_focal_px(2.0, 4, 2)
 
 def packet(**changes):
     depth = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [NAN, INF, 0.0, -1.0]]])
-    return packets.make_geometry(depth, None, K, torch.rand(1, 2, 4, 3)) | changes
+    return packets.make_geometry(depth, None, K, torch.rand(1, 2, 4, 3), normals=True) | changes
 
 
 def test_layout_is_cores():
@@ -40,6 +40,7 @@ def test_a_mask_removes_pixels_and_a_missing_image_is_grey():
     got = packets.make_geometry(torch.ones(1, 2, 4), keep, K)
     assert torch.equal(got["mask"], keep)
     assert torch.equal(got["image"], torch.full((1, 2, 4, 3), 0.5))
+    assert "normal" not in got
 
 
 def test_alpha_is_dropped_and_one_camera_serves_a_batch():
@@ -57,8 +58,9 @@ def test_reading_back_derives_what_is_missing():
 
 def test_points_that_are_not_finite_are_not_valid():
     made = packet()
-    made["points"][0, 0, 0] = INF
-    assert packets.read_geometry(made).valid[0, 0].tolist() == [False, True, True, True]
+    made["points"][0, 0, 0] = torch.tensor([INF, -INF, 1.0])
+    made["points"][0, 0, 2, 1] = NAN
+    assert packets.read_geometry(made).valid[0, 0].tolist() == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ import torch
 from modality_forcing.model.geometry import camera, mesh, packets
 from modality_forcing.model.geometry.edges import depth_edges
 from modality_forcing.model.geometry.normals import gltf_normals, normal_picture, normals_from_points
-from modality_forcing.model.geometry.pointcloud import PointCloud, point_clouds, remove_outliers, thin_by_voxels
+from modality_forcing.model.geometry.pointcloud import (
+    PointCloud,
+    point_clouds,
+    remove_outliers,
+    thin_by_voxels,
+    to_bytes,
+)
 
 INF = float("inf")
 WIDTH, HEIGHT = 32, 24
@@ -31,7 +37,7 @@ def step():
 
 
 def geometry(depth, image=None):
-    return packets.make_geometry(depth, None, K, image)
+    return packets.make_geometry(depth, None, K, image, normals=True)
 
 
 def test_edges_mark_both_sides_and_nothing_else():
@@ -69,7 +75,7 @@ def test_normals_without_neighbours_are_undefined():
     alone = torch.full((1, HEIGHT, WIDTH), INF)
     alone[0, 3, 3] = 1.0
     assert (geometry(alone)["normal"] == 0).all()
-    one = packets.make_geometry(torch.ones(1, 1, 1), None, K)
+    one = packets.make_geometry(torch.ones(1, 1, 1), None, K, normals=True)
     assert one["mask"].all() and (one["normal"] == 0).all()
 
 
@@ -123,6 +129,11 @@ def test_voxels_average_what_they_hold():
     assert thin.colors.tolist() == [[50, 25, 5], [7, 8, 9]]
     np.testing.assert_allclose(thin.normals[0], [-(0.5**0.5), 0, -(0.5**0.5)], rtol=1e-6)
     assert thin.spacing.tolist() == [1.0, 1.0]
+
+
+def test_colours_round_and_bad_ones_saturate():
+    colors = np.array([0.0, 0.5, 1.0, 127.49 / 255, 2.0, -1.0, np.nan, np.inf], np.float32)
+    assert to_bytes(colors).tolist() == [0, 128, 255, 127, 255, 0, 0, 255]
 
 
 def test_bad_cloud_settings_say_so():
