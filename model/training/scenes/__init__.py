@@ -5,7 +5,7 @@
 ``shading``, ``captions``.
 """
 
-from .captions import STYLES, VOCABULARY, tokens
+from .captions import STYLES, VOCABULARY, mirrored, tokens
 from .draws import heldout_seed, train_seed
 from .palette import KINDS
 from .render import DIFFICULTIES, SceneBatch, generate
@@ -18,6 +18,7 @@ __all__ = [
     "SceneBatch",
     "generate",
     "heldout_seed",
+    "mirrored",
     "tokens",
     "train_seed",
 ]

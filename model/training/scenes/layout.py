@@ -127,9 +127,9 @@ def find_spots(
     drop = (camera.position[:, 2] - base_m) * -axis[:, 2]
     depth = ahead * flat[:, None] + drop[:, None]
     half_column = depth * (0.92 / columns) * camera.tan_x[:, None]
-    shift = draws.uniform("spot column", most, low=-0.12, high=0.12)
+    shift = draws.uniform("spot column", most, low=-0.06, high=0.06)
     side = half_column * (2.0 * (column + shift) - (columns - 1))
-    fill = draws.uniform("spot size", most, low=0.6, high=0.95)
+    fill = draws.uniform("spot size", most, low=0.75, high=0.98)
     radius = (torch.minimum(half_column, depth_step) * fill).clamp_max(largest_m)
 
     forward = torch.nn.functional.normalize(axis[:, :2], dim=1)[:, None]  # (B,1,2)
