@@ -44,7 +44,7 @@ class Case:
 
     def __init__(self, server: Server, golden: Path, variant: str, folder: Path) -> None:
         self.server, self.folder = server, folder
-        self.file = folder / f"{variant}.safetensors"
+        self.variant = variant
         self.checkpoint = golden / f"{variant}_tiny.checkpoint.safetensors"
         target = server.models / "diffusion_models" / self.checkpoint.name
         if not target.exists():
@@ -58,6 +58,8 @@ class Case:
         self.write()
 
     def write(self) -> None:
+        """Put the tensors into a file of a new name: ComfyUI reuses results of a node whose inputs are the same."""
+        self.file = self.folder / f"{self.variant}_{len(list(self.folder.iterdir()))}.safetensors"
         save_file({k: v.contiguous() for k, v in self.tensors.items()}, self.file)
 
     def model(self, graph: Graph) -> Node:

@@ -76,7 +76,7 @@ class SaveImage(io.ComfyNode):
 
 
 class PartialLoad(io.ComfyNode):
-    """One prediction with all weights loaded and one with almost none, as on a card that is too small: a batch of two."""
+    """One prediction with all weights loaded and one with almost none, as on a small card: a batch of two."""
 
     @classmethod
     def define_schema(cls):
