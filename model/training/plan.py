@@ -22,8 +22,9 @@ other GPUs or for data. A tenth of memory is set aside for kernels' workspace an
 """
 
 import argparse
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 import torch
@@ -31,11 +32,14 @@ from torch import nn
 
 from ..network.config import VARIANTS, TransformerConfig
 from ..network.transformer import ModalityForcingTransformer
-from .from_text_to_image import trainable_parameters
+from .config import Config, load
+from .from_text_to_image import joint_config, source_config, trainable_parameters
 
 GIB = 2**30
 STATE_BYTES = 4  # weights, gradients, each of AdamW's two states, EMA: float32
 RESERVE = 1.1
+DEFAULT_SAMPLES = 5e6
+TEXT_WIDTH = TransformerConfig.text_width
 LATENT_PIXELS = 16
 BLOCKS = ("double_blocks", "single_blocks", "depth_decoder_blocks")
 INPUT_LAYERS = ("img_in", "txt_in", "depth_in", "in_layer")  # no gradient of their inputs
@@ -200,9 +204,10 @@ def traffic_bytes(setup: Setup, gpus: int) -> float:
 
 
 def report(
-    setup: Setup, gpus: Sequence[int], *, memory_gib: float, peak_tflops: float, utilisation: float, samples: float
+    setups: Mapping[int, Setup], *, memory_gib: float, peak_tflops: float, utilisation: float, samples: float
 ) -> str:
-    """The plan as text: sizes, operations, and a row for each number of GPUs."""
+    """The plan as text: sizes, operations, and a row for each number of GPUs, which may differ in their batch."""
+    setup = next(iter(setups.values()))
     p = count_parameters(build(setup.transformer, setup.freeze_image))
     cost = count_operations(setup)
     per_gpu = peak_tflops * 1e12 * utilisation / cost.total  # samples/s
@@ -212,50 +217,104 @@ def report(
         f"tokens {' + '.join(f'{count} {name}' for name, count in setup.tokens.items())}",
         f"{cost.total / 1e12:.1f} TFLOP a sample ({parts}); {per_gpu:.3g} samples/s on a GPU of "
         f"{peak_tflops:g} TFLOP/s at {100 * utilisation:g} % (an assumption: measure, and set --utilisation)",
-        f"Memory in GiB on each GPU, batch {setup.batch}, with a tenth in reserve:",
+        "Memory in GiB on each GPU; batch and traffic in GiB are each GPU's; a tenth of memory is in reserve",
         "",
-        f"| GPUs | states | gathered | activations | total | largest batch in {memory_gib:g} | traffic GiB/step "
+        f"| GPUs | batch | states | gathered | activations | total | largest batch in {memory_gib:g} | traffic a step "
         f"| samples/s | hours for {samples:g} samples |",
-        "|---" * 9 + "|",
+        "|---" * 10 + "|",
     ]
-    for n in gpus:
-        memory = plan_memory(setup, n)
+    for gpus, each in setups.items():
+        memory = plan_memory(each, gpus)
         shown = (memory.states, memory.gathered, memory.activations, memory.total)
-        fits = largest_batch(setup, n, memory_gib * GIB) or "none"
+        fits = largest_batch(each, gpus, memory_gib * GIB) or "none"
         lines.append(
-            f"| {n} | {' | '.join(f'{value / GIB:.1f}' for value in shown)} | {fits} "
-            f"| {traffic_bytes(setup, n) / GIB:.1f} | {n * per_gpu:.3g} | {samples / (n * per_gpu) / 3600:.1f} |"
+            f"| {gpus} | {each.batch} | {' | '.join(f'{value / GIB:.1f}' for value in shown)} | {fits} "
+            f"| {traffic_bytes(each, gpus) / GIB:.1f} | {gpus * per_gpu:.3g} "
+            f"| {samples / (gpus * per_gpu) / 3600:.1f} |"
         )
     return "\n".join(lines)
 
 
+def setup_of(config: Config, gpus: int, text_tokens: int, text_width: int) -> Setup:
+    """What a training configuration asks of each of `gpus` GPUs. The largest of its sizes counts.
+
+    Args:
+        text_tokens: of a caption; the configuration's text encoder decides, which is not loaded here.
+        text_width: of the text embedding, used for a model without a source.
+    """
+    model, training = config.model, config.training
+    if model.source:
+        base = source_config(model.source)
+    else:
+        base = TransformerConfig(
+            hidden_size=model.hidden_size,
+            num_heads=model.num_heads,
+            double_blocks=model.double_blocks,
+            single_blocks=model.single_blocks,
+            mlp_size=model.mlp_ratio * model.hidden_size,
+            text_width=text_width,
+        )
+    joint = config.stage == "post_train"
+    height, width = max(config.data.sizes, key=math.prod)
+    return Setup(
+        joint_config(base, model.decoder_blocks) if joint else text_to_image(base),
+        height_px=height,
+        width_px=width,
+        text_tokens=text_tokens,
+        batch=training.micro_batch or max(1, training.batch // gpus),
+        compute_bytes=2 if training.precision == "bfloat16" else 4,
+        checkpointing=training.gradient_checkpointing,
+        freeze_image=joint and model.freeze_image,
+        teacher=config.recipe.distill_weight > 0,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Write the plan for the command line's settings to standard output."""
+    """Write the plan for the command line's settings to standard output.
+
+    Raises:
+        ConfigError: the configuration file is wrong.
+        ValueError: impossible sizes.
+    """
+    args = _parser().parse_args(argv)
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    if args.config:
+        config = load(args.config)
+        setups = {gpus: setup_of(config, gpus, args.text_tokens, args.text_width or TEXT_WIDTH) for gpus in args.gpus}
+        samples = config.training.steps * config.training.batch
+    else:
+        sizes = {field.name: given[field.name] for field in fields(TransformerConfig) if field.name in given}
+        flags = {field.name: given[field.name] for field in fields(Setup) if field.name in given}
+        bytes_each = 4 if args.float32 else 2
+        setup = Setup(replace(VARIANTS[args.variant], **sizes), compute_bytes=bytes_each, **flags)
+        setups, samples = dict.fromkeys(args.gpus, setup), DEFAULT_SAMPLES
+    options = {name: given[name] for name in ("memory_gib", "peak_tflops", "utilisation")}
+    sys.stdout.write(report(setups, samples=args.samples or samples, **options) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="plan", description="Memory and time of post-training, from the shapes.")
-    parser.add_argument("--variant", choices=VARIANTS, default="flux_rgbd_9b_v2", help="sizes to start from")
+    parser.add_argument("--config", help="a run's TOML file: it decides all but the text and the machine")
+    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--memory-gib", type=float, default=80, help="of one GPU (default 80)")
+    parser.add_argument("--peak-tflops", type=float, default=790, help="of one GPU, bfloat16, dense (H200: about 790)")
+    parser.add_argument(
+        "--utilisation", type=float, default=0.4, help="share of the peak that is reached (default 0.4)"
+    )
+    parser.add_argument("--samples", type=float, help="training samples in all (default: the file's, or 5 million)")
+    parser.add_argument("--text-tokens", type=int, default=Setup.text_tokens)
+    rest = parser.add_argument_group("without a configuration file")
+    rest.add_argument("--variant", choices=VARIANTS, default="flux_rgbd_9b_v2", help="sizes to start from")
     for field in fields(TransformerConfig):
-        if field.type in (int, "int"):
-            parser.add_argument(f"--{field.name.replace('_', '-')}", type=int, help="instead of the variant's")
-    for name in ("height_px", "width_px", "text_tokens", "batch"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Setup, name))
-    parser.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
+        if field.type is int:
+            rest.add_argument(f"--{field.name.replace('_', '-')}", type=int, help="instead of the variant's")
+    for name in ("height_px", "width_px", "batch"):
+        rest.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Setup, name))
+    rest.add_argument("--float32", action="store_true", help="compute in float32 instead of bfloat16")
     for name in ("checkpointing", "freeze_image", "ema", "teacher"):
         option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, action=argparse.BooleanOptionalAction, default=getattr(Setup, name))
-    parser.add_argument("--gpus", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
-    parser.add_argument("--memory-gib", type=float, default=80, help="of one GPU")
-    parser.add_argument("--peak-tflops", type=float, default=790, help="bfloat16, dense, of one GPU (H200: 790)")
-    parser.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that is reached")
-    parser.add_argument("--samples", type=float, default=5e6, help="training samples in all")
-    args = vars(parser.parse_args(argv))
-    sizes = {field.name: args[field.name] for field in fields(TransformerConfig) if args.get(field.name) is not None}
-    setup = Setup(
-        replace(VARIANTS[args["variant"]], **sizes),
-        compute_bytes=4 if args["float32"] else 2,
-        **{field.name: args[field.name] for field in fields(Setup) if field.name in args},
-    )
-    options = {name: args[name] for name in ("memory_gib", "peak_tflops", "utilisation", "samples")}
-    sys.stdout.write(report(setup, args["gpus"], **options) + "\n")
+        rest.add_argument(option, action=argparse.BooleanOptionalAction, default=getattr(Setup, name))
+    return parser
 
 
 def _has_teacher(setup: Setup) -> bool:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
-from modality_forcing.model.training import plan
+from modality_forcing.model.training import config, plan
 from modality_forcing.model.training.from_text_to_image import trainable_parameters
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 TINY = TransformerConfig(
@@ -162,5 +163,29 @@ def test_command_line(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2].startswith("| 1 | ") and lines[-1].startswith("| 8 | ")
     assert "teacher 0.0" in lines[1] and "1024 depth" in lines[0]
+    assert "| 1 | 1 | " in lines[-2]  # batch 1
     with pytest.raises(ValueError, match="multiples of 16"):
         plan.main(["--height-px", "500"])
+
+
+def test_plan_of_a_configuration_file(tmp_path, capsys):
+    """The file decides: sizes of its source, the largest picture, its share of the batch."""
+    source = ModalityForcingTransformer(plan.text_to_image(TINY))
+    save_file(source.state_dict(), tmp_path / "source.safetensors")
+    (tmp_path / "latents").mkdir()
+    path = tmp_path / "run.toml"
+    path.write_text(
+        f"""
+        output = "out"
+        model = {{ source = '{tmp_path / "source.safetensors"}', decoder_blocks = 2 }}
+        data = {{ kind = "latents", path = '{tmp_path / "latents"}', sizes = [[96, 128], [64, 64]] }}
+        recipe = {{ distill_weight = 0.5 }}
+        training = {{ batch = 64, steps = 100, precision = "bfloat16" }}
+        """
+    )
+    setup = plan.setup_of(config.load(path), 8, text_tokens=40, text_width=1)
+    assert setup == replace(SETUP, batch=8, compute_bytes=2, teacher=True)
+    plan.main(["--config", str(path), "--gpus", "2", "4", "--text-tokens", "40"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "hours for 6400 samples" in lines[-4]
+    assert lines[-2].startswith("| 2 | 32 | ") and lines[-1].startswith("| 4 | 16 | ")
