@@ -1,5 +1,5 @@
 """ComfyUI nodes, one file per topic."""
 
-from . import conditions, depth, images, latents, models
+from . import conditions, demo, depth, images, latents, models
 
-NODES = [*models.NODES, *latents.NODES, *conditions.NODES, *depth.NODES, *images.NODES]
+NODES = [*models.NODES, *latents.NODES, *conditions.NODES, *depth.NODES, *images.NODES, *demo.NODES]
