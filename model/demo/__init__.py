@@ -1,0 +1,1 @@
+"""What the bundled small checkpoint needs: a text encoder of a few dozen words and a small image codec."""

@@ -1,0 +1,161 @@
+"""Commands of the training recipe: `python -m model.training COMMAND --help`, run in the repository's root.
+
+Several processes: `accelerate launch -m model.training train CONFIG`, or torchrun.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from pathlib import Path
+
+from . import config as configuration
+from . import plan
+from .config import CodecConfig, Config, ConfigError, EncodeConfig
+from .config_checks import DIFFICULTIES, SPARSE_KINDS
+from .data import DataError, Problems
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit status. Mistakes in files and settings are one message, without a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        if arguments[:1] == ["plan"]:
+            plan.main(arguments[1:])
+            return 0
+        options = _parser().parse_args(arguments)
+        return options.run(options)
+    except (ConfigError, DataError, FileNotFoundError, ImportError) as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m model.training", description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run, text: str, config: bool = True) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        if config:
+            added.add_argument("config", help="a TOML file")
+            added.add_argument("--set", action="append", metavar="SECTION.KEY=VALUE", help="change a setting")
+        return added
+
+    command("train", _train, "train, or continue where the output folder's last checkpoint stands")
+    command("codec", _codec, "train the small image codec on procedural scenes")
+    encode = command("encode", _encode, "encode pictures and captions once, to train from latents")
+    encode.add_argument("--device", default="cpu", help="cpu, cuda, cuda:0 ...")
+    encode.add_argument("--part", default="0/1", help="I/N: do every Nth file, starting with the Ith (0/1: all)")
+    write = command("scenes", _scenes, "write procedural scenes in the trainer's file formats", config=False)
+    write.add_argument("--out", required=True, help="a folder")
+    write.add_argument("--format", choices=["folder", "shards"], default="folder")
+    write.add_argument("--count", type=int, default=100)
+    write.add_argument("--size", type=int, nargs=2, default=[128, 128], metavar=("HEIGHT", "WIDTH"))
+    write.add_argument("--sparse", choices=SPARSE_KINDS, default="dense")
+    write.add_argument("--difficulty", choices=DIFFICULTIES, default="full")
+    write.add_argument("--held-out", action="store_true", help="from the held-out seeds")
+    evaluate = command("evaluate", _evaluate, "image -> depth errors of a checkpoint on held-out data")
+    evaluate.add_argument("checkpoint", help="a .safetensors file in the released layout")
+    evaluate.add_argument("--runs", type=int, default=1, help="samples per picture; above 1 their mean as well")
+    evaluate.add_argument("--sheet", action="store_true", help="write a sample sheet too")
+    bench = command("bench", _bench, "the trainer's throughput and memory beside a plain loop")
+    bench.add_argument("--steps", type=int, default=20, help="of each turn")
+    bench.add_argument("--turns", type=int, default=3)
+    commands.add_parser("plan", help="memory and time from the shapes alone; see plan --help")
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    config: Config = configuration.load(options.config, options.set)
+    from .parallel import open_accelerator
+    from .trainer import Trainer
+
+    accelerator = open_accelerator(config.training)
+    if not accelerator.is_main_process:
+        logging.getLogger().setLevel(logging.ERROR)
+    trainer = Trainer(config, accelerator)
+    trainer.run()
+    accelerator.end_training()
+    return 0
+
+
+def _codec(options: argparse.Namespace) -> int:
+    config: CodecConfig = configuration.load(options.config, options.set, CodecConfig)
+    import torch
+
+    from .codec_training import train_codec
+
+    figures = train_codec(config, "cuda" if torch.cuda.is_available() else "cpu")
+    print(
+        f"held-out PSNR: linear {figures['linear']:.2f} dB, codec {figures['codec']:.2f} dB, "
+        f"with latent noise {config.latent_noise:g}: {figures['codec, noise']:.2f} dB; "
+        f"seams {figures['seams']:.2f} (1 is none)"
+    )
+    return 0
+
+
+def _encode(options: argparse.Namespace) -> int:
+    config: EncodeConfig = configuration.load(options.config, options.set, EncodeConfig)
+    from .assembly import open_source
+    from .codecs import open_codecs
+    from .latent_store import encode_to_store
+
+    part, of = (int(number) for number in options.part.split("/"))
+    started, done = time.monotonic(), 0
+
+    def report(samples: int) -> None:
+        nonlocal done
+        done += samples
+        print(f"{done} samples, {done / (time.monotonic() - started):.1f} a second", file=sys.stderr)
+
+    problems = Problems()
+    problems.add(
+        encode_to_store(
+            open_source(config.data, options.device),
+            open_codecs(config.codec, options.device),
+            config.output,
+            count=config.count,
+            far_code=config.data.far_code,
+            mirror=config.data.mirror,
+            part_size=config.part_size,
+            batch=config.batch,
+            process=part,
+            processes=of,
+            report=report,
+        )
+    )
+    print(problems.report() or "no unusable samples")
+    return 0
+
+
+def _scenes(options: argparse.Namespace) -> int:
+    from .scene_source import SceneSource, write_files
+
+    source = SceneSource(
+        tuple(options.size), sparse=options.sparse, difficulty=options.difficulty, heldout=options.held_out
+    )
+    write_files(source, options.out, options.count, kind=options.format)
+    print(f"{options.count} scenes in {Path(options.out).resolve()}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    config: Config = configuration.load(options.config, options.set)
+    from .checkpoint_evaluation import evaluate_checkpoint
+
+    print(evaluate_checkpoint(config, options.checkpoint, runs=options.runs, sheet=options.sheet))
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    config: Config = configuration.load(options.config, options.set)
+    from .bench import bench
+
+    print(bench(config, steps=options.steps, turns=options.turns))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

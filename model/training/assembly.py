@@ -1,0 +1,162 @@
+"""Puts together what a configuration names: data, codecs, model, teacher, optimiser."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..network.checkpoint import save_transformer
+from ..network.config import TransformerConfig
+from ..network.transformer import ModalityForcingTransformer
+from .codecs import Codecs, encode_batch, open_codecs
+from .config import Config, ConfigError, DataSection
+from .data import Source
+from .files import FileSource
+from .from_text_to_image import (
+    fresh_text_to_image,
+    initialise,
+    joint_config,
+    load_text_to_image,
+    source_config,
+    trainable_parameters,
+)
+from .latent_store import LatentStore, StoredBatch
+from .losses import LatentBatch
+from .optimisation import AveragedWeights, build_optimiser
+from .parallel import ParallelModel, cast_inputs_to_weights, shard
+from .scene_source import SceneSource
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass
+class Parts:
+    """Everything a run works with."""
+
+    config: Config
+    device: torch.device
+    source: Source
+    codecs: Codecs
+    null_text: Tensor  # (1,L,C)
+    model: ParallelModel
+    teacher: nn.Module | None
+    trained: list[nn.Parameter]
+    optimiser: torch.optim.Optimizer
+    averages: AveragedWeights
+
+    def to_latents(self, batch: Any) -> LatentBatch:
+        """A batch of the source as latents on the device."""
+        if isinstance(batch, StoredBatch):
+            stored = batch.latents
+            return LatentBatch(*(x.to(self.device, non_blocking=True) for x in vars(stored).values()))
+        return encode_batch(self.codecs, batch, self.config.data.far_code, self.device)
+
+
+def assemble(config: Config, accelerator: Any) -> Parts:
+    """Open the data, then build the model: the cheap checks come first.
+
+    Raises ConfigError, DataError, CheckpointError or ValueError with what is wrong.
+    """
+    device = accelerator.device
+    source = open_source(config.data, device)
+    codecs = open_codecs(config.codec, device)
+    null_text = (source.null_text() if isinstance(source, LatentStore) else codecs.encode_text([""])).to(device)
+    main = accelerator.is_main_process or config.training.sharding == "none"
+    module = build_model(config, null_text.shape[-1], empty=not main)
+    trained = trainable_parameters(module, config.model.freeze_image and config.stage == "post_train")
+    model = ParallelModel(module, config.training, accelerator)
+    # Sharding replaced the parameters, by the same names.
+    parameters = {name: p for name, p in model.module.named_parameters() if name in trained}
+    teacher = _teacher(config, accelerator, main) if config.recipe.distill_weight > 0 else None
+    weights = list(parameters.values())
+    optimiser = build_optimiser(weights, config.optimiser)
+    averages = AveragedWeights(parameters, config.optimiser.ema_decay)
+    total, moving = (sum(p.numel() for p in ps) for ps in (model.module.parameters(), weights))
+    LOG.info("%.2f M parameters, %.2f M trained", total / 1e6, moving / 1e6)
+    return Parts(config, device, source, codecs, null_text, model, teacher, weights, optimiser, averages)
+
+
+def open_source(data: DataSection, device: torch.device | str, *, path: str = "", heldout: bool = False) -> Source:
+    """The data of a configuration, or other data of the same kind at `path`."""
+    if data.kind == "latents":
+        return LatentStore(path or data.path)
+    if data.kind != "scenes":
+        options = {"depth_scale": data.depth_scale, "sky_from": data.sky_from}
+        return FileSource(path or data.path, data.kind, data.sizes, **options)
+    return SceneSource(
+        data.sizes[0],
+        count=data.count,
+        difficulty=data.difficulty,
+        style=data.style,
+        sparse="dense" if heldout else data.sparse,
+        device=device if data.workers == 0 else "cpu",
+        heldout=heldout,
+    )
+
+
+def build_model(config: Config, text_width: int, *, empty: bool = False) -> ModalityForcingTransformer:
+    """The transformer at the start of its stage: from the source, or fresh.
+
+    `empty`: on the meta device, for processes that get their weights from the main one.
+    """
+    model, joint = config.model, config.stage == "post_train"
+    fresh = TransformerConfig(
+        hidden_size=model.hidden_size,
+        num_heads=model.num_heads,
+        double_blocks=model.double_blocks,
+        single_blocks=model.single_blocks,
+        decoder_blocks=0,
+        mlp_size=model.mlp_ratio * model.hidden_size,
+        text_width=text_width,
+        depth_channels=0,
+        cross_stream=False,
+    )
+    sizes = source_config(model.source) if model.source else fresh
+    if sizes.text_width != text_width:
+        raise ConfigError(
+            f"model.source takes text of width {sizes.text_width}, the text encoder gives {text_width}; use "
+            "the encoder that it was trained with"
+        )
+    if empty:
+        with torch.device("meta"):
+            return ModalityForcingTransformer(joint_config(sizes, model.decoder_blocks) if joint else sizes)
+    base = load_text_to_image(model.source) if model.source else fresh_text_to_image(fresh, config.seed)
+    if joint:
+        base = initialise(base, decoder_blocks=model.decoder_blocks, seed=config.seed, reuse_weights=True)
+    return base.train()
+
+
+def save_released(model: ParallelModel, config: Config, path: Path, accelerator: Any) -> None:
+    """Write the model's present weights in the released layout; from all processes together.
+
+    Weights are stored in the precision of the computation; what the network keeps in float32 stays float32.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state = get_model_state_dict(model.module, options=options)
+    if not accelerator.is_main_process:
+        return
+    with torch.device("meta"):
+        plain = ModalityForcingTransformer(model.module.config, dtype=getattr(torch, config.training.precision))
+    kept = {name: state[name].to(t.dtype) for name, t in plain.state_dict().items()}
+    plain.load_state_dict(kept, assign=True)
+    save_transformer(plain, path, {"stage": config.stage, "seed": str(config.seed)})
+    LOG.info("wrote %s", path)
+
+
+def _teacher(config: Config, accelerator: Any, main: bool) -> nn.Module:
+    """The frozen source in the precision of the computation."""
+    dtype = getattr(torch, config.training.precision)
+    if main:
+        teacher = load_text_to_image(config.model.source, dtype)
+    else:
+        with torch.device("meta"):
+            teacher = ModalityForcingTransformer(source_config(config.model.source), dtype=dtype)
+    teacher = teacher.eval().requires_grad_(False)
+    if config.training.sharding == "fsdp":
+        return shard(teacher, dtype, accelerator)
+    return cast_inputs_to_weights(teacher.to(accelerator.device))

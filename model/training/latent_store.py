@@ -1,0 +1,187 @@
+"""Samples that are encoded already: a folder of parts, each a safetensors file of equally large samples.
+
+Nobody runs a text encoder of 8 billion parameters in every step, and a small model trains faster than its pictures
+can be rendered: so pictures and captions are encoded once. Parts are mapped into memory, so several processes share
+them and a sample costs its own bytes. Letters: n samples of a part, h and w latent rows and columns.
+
+| tensor | shape | |
+|---|---|---|
+| rgb, rgb_mirrored | (n,128,h,w) float16 | the second only where mirroring was on |
+| depth | (n,256,h,w) float16 | codes in 0..2, NaN = unknown; mirrored when read |
+| text, text_mirrored | (n,L) int16 or (n,L,C) bfloat16 | token numbers of the demo encoder, or embeddings |
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..demo.text import TextEncoder
+from ..depth.codec import patchify, unpatchify
+from ..network.checkpoint import save_atomically
+from .codecs import Codecs, DemoCodecs, depth_codes
+from .data import DataError, RawSample, Size, Source, UnusableSample, mirrored_caption, stack_raw
+from .losses import LatentBatch
+
+NOTES = "store.json"
+WORDS = "words.json"
+NULL_TEXT = "null_text.safetensors"
+
+
+@dataclass
+class StoredBatch:
+    """Encoded samples with their places in the run."""
+
+    latents: LatentBatch
+    positions: np.ndarray
+    unusable: list[tuple[str, str]] = field(default_factory=list)
+
+
+class LatentStore:
+    """A source of encoded samples (see `data.Source`); its batches need no codec."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.root = Path(path)
+        try:
+            self.notes = json.loads((self.root / NOTES).read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise DataError(f"{self.root} is no folder of encoded samples ({error}); make one with `encode`") from error
+        self.unusable: list[tuple[str, str]] = []
+        self._words = TextEncoder.load(self.root / WORDS) if self.notes["text"] == "tokens" else None
+        by_size: dict[Size, list[dict[str, Tensor]]] = {}
+        for file in sorted(self.root.glob("part-*.safetensors")):
+            try:
+                part = load_file(file)  # mapped: pages are read when a sample is
+            except (SafetensorError, OSError):
+                self.unusable.append((file.name, "truncated shard"))
+                continue
+            by_size.setdefault(tuple(16 * s for s in part["rgb"].shape[2:]), []).append(part)
+        if not by_size:
+            raise DataError(f"{self.root} holds no readable part-*.safetensors; run `encode` again")
+        self.sizes = list(by_size)
+        self._parts = list(by_size.values())
+        self._starts = [np.cumsum([0, *(len(part["rgb"]) for part in parts)]) for parts in self._parts]
+        self.counts: list[int | None] = [int(starts[-1]) for starts in self._starts]
+
+    def null_text(self) -> Tensor:
+        """(1,L,C) embedding of the empty prompt."""
+        if self._words is not None:
+            return self._words.encode([""])
+        return load_file(self.root / NULL_TEXT)["text"]
+
+    def load(self, bucket: int, items: Sequence[int]) -> list[tuple[dict[str, Tensor], int]]:
+        """Part and row of each sample."""
+        places = np.searchsorted(self._starts[bucket], np.asarray(items), side="right") - 1
+        starts = self._starts[bucket]
+        return [(self._parts[bucket][p], int(i - starts[p])) for p, i in zip(places, items, strict=True)]
+
+    def stack(self, samples: list[tuple[dict[str, Tensor], int]], flips: list[bool]) -> StoredBatch:
+        """One batch, mirrored where flips says so and the store has the mirrored picture."""
+        chosen = [
+            (part, row, flip and "rgb_mirrored" in part) for (part, row), flip in zip(samples, flips, strict=True)
+        ]
+        rgb = torch.stack([part["rgb_mirrored" if flip else "rgb"][row] for part, row, flip in chosen])
+        depth = torch.stack([part["depth"][row] for part, row, _ in chosen]).float()
+        turned = torch.tensor([flip for *_, flip in chosen])
+        if turned.any():
+            depth[turned] = patchify(unpatchify(depth[turned]).flip(-1))
+        text = torch.stack([part["text_mirrored" if flip else "text"][row] for part, row, flip in chosen])
+        context = text if self._words is None else self._words.embed(text)
+        return StoredBatch(LatentBatch(rgb.float(), depth, context), np.zeros(0, dtype=np.int64))
+
+
+def encode_to_store(
+    source: Source,
+    codecs: Codecs,
+    out: str | Path,
+    *,
+    count: int,
+    far_code: float,
+    mirror: bool,
+    part_size: int = 512,
+    batch: int = 32,
+    process: int = 0,
+    processes: int = 1,
+    report=None,
+) -> list[tuple[str, str]]:
+    """Encode the first `count` samples of each bucket of a source (all of them where it has fewer).
+
+    Parts that are there already are kept, so an interrupted run is continued, and several processes can share the work:
+    each writes every `processes`-th part. A store belongs to one setting of codecs and cap; a second one needs another
+    folder. Samples that cannot be used are left out.
+
+    Args:
+        report: called with the number of samples of each finished part.
+
+    Returns:
+        The unusable samples, (name, reason).
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    _write_notes(out, codecs, far_code, mirror)
+    unusable = list(source.unusable)
+    number = 0
+    for bucket, available in enumerate(source.counts):
+        total = count if available is None else min(count, available)
+        for start in range(0, total, part_size):
+            file = out / f"part-{number:06d}.safetensors"
+            number += 1
+            if file.exists() or (number - 1) % processes != process:
+                continue
+            pieces = []
+            for first in range(start, min(start + part_size, total), batch):
+                items = range(first, min(first + batch, start + part_size, total))
+                loaded = source.load(bucket, items)
+                unusable += [(s.name, s.reason) for s in loaded if isinstance(s, UnusableSample)]
+                samples = [s for s in loaded if not isinstance(s, UnusableSample)]
+                if samples:
+                    pieces.append(_encode(samples, codecs, far_code, mirror))
+            if pieces:
+                save_atomically({key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}, file)
+            if report:
+                report(sum(len(piece["rgb"]) for piece in pieces))
+    return unusable
+
+
+def _encode(samples: list[RawSample], codecs: Codecs, far_code: float, mirror: bool) -> dict[str, Tensor]:
+    batch = stack_raw(samples, [False] * len(samples))
+    tensors = {
+        "rgb": codecs.encode_images(batch.rgb).half(),
+        "depth": depth_codes(batch.depth, far_code).half(),
+        "text": _text(codecs, batch.captions),
+    }
+    if mirror:
+        tensors["rgb_mirrored"] = codecs.encode_images(batch.rgb.flip(-1)).half()
+        tensors["text_mirrored"] = _text(codecs, [mirrored_caption(caption) for caption in batch.captions])
+    return {name: tensor.cpu() for name, tensor in tensors.items()}
+
+
+def _text(codecs: Codecs, captions: list[str]) -> Tensor:
+    if isinstance(codecs, DemoCodecs):
+        return codecs.text.tokens(captions).to(torch.int16)
+    return codecs.encode_text(captions).bfloat16()
+
+
+def _write_notes(out: Path, codecs: Codecs, far_code: float, mirror: bool) -> None:
+    notes = {
+        "text": "tokens" if isinstance(codecs, DemoCodecs) else "embeddings",
+        "far_code": far_code,
+        "mirror": mirror,
+    }
+    file = out / NOTES
+    if file.exists():
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if held != notes:
+            raise DataError(f"{out} was encoded with {held}, not {notes}; choose another folder")
+        return
+    if isinstance(codecs, DemoCodecs):
+        codecs.text.save(out / WORDS)
+    else:
+        save_atomically({"text": codecs.encode_text([""]).bfloat16().cpu()}, out / NULL_TEXT)
+    file.write_text(json.dumps(notes) + "\n", encoding="utf-8")

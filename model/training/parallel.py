@@ -1,0 +1,129 @@
+"""Processes, devices and precision: accelerate for the processes, torch's fully_shard where a model must be spread."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainingSection
+
+INSTALL = "training needs accelerate: pip install accelerate tensorboard tqdm"
+
+
+def open_accelerator(training: TrainingSection) -> Any:
+    """The accelerator of this process; processes are started by `accelerate launch` or `torchrun`."""
+    try:
+        from accelerate import Accelerator
+        from accelerate.utils import DistributedDataParallelKwargs
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    autocast = training.precision == "bfloat16" and training.sharding == "none"
+    return Accelerator(
+        mixed_precision="bf16" if autocast else "no",
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
+        step_scheduler_with_optimizer=False,
+    )
+
+
+class ParallelModel:
+    """A transformer spread over the processes as the configuration says.
+
+    `module` is the transformer itself, to be sampled from and saved; `training` is what the loss calls: the same
+    weights, with gradients averaged over the processes. Weights are float32 in all cases.
+
+    With bfloat16 and one copy per process the computation is autocast; with `fsdp` the gathered weights are bfloat16.
+    In both the depth head stays float32, as in the released model: bfloat16 would show as bands in the depth.
+    """
+
+    def __init__(self, module: nn.Module, training: TrainingSection, accelerator: Any) -> None:
+        self.accelerator = accelerator
+        self.sharded = training.sharding == "fsdp"
+        dtype = getattr(torch, training.precision)
+        module.gradient_checkpointing = training.gradient_checkpointing
+        if self.sharded:
+            self.module = self.training = shard(module, dtype, accelerator)
+            return
+        self.module = module.to(accelerator.device)
+        head = getattr(module, "depth_final_layer", None)
+        if dtype != torch.float32 and head is not None:
+            head.forward = torch.autocast(accelerator.device.type, enabled=False)(head.forward)
+        self.training = accelerator.prepare_model(self.module)
+
+    @contextmanager
+    def accumulating(self, last: bool) -> Iterator[None]:
+        """Around a backward pass: gradients are exchanged in the last of a step only."""
+        if self.sharded:
+            self.module.set_requires_gradient_sync(last)
+            yield
+        elif last:
+            yield
+        else:
+            with self.accelerator.no_sync(self.training):
+                yield
+
+    def clip(self, parameters: list[nn.Parameter], limit: float) -> Tensor:
+        """Clip the gradient's norm over all processes; returns the norm before, a scalar on the device."""
+        norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+
+
+def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any) -> nn.Module:
+    """Spread a module's weights over all processes, block by block (torch's fully_shard, "FSDP2").
+
+    Only the main process needs the weights; the module of the others may be on the meta device. The depth head is
+    gathered and computed in float32, everything else in `dtype`.
+    """
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    _start_group(accelerator)
+    mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
+
+    def policy(kind: torch.dtype) -> MixedPrecisionPolicy:
+        # Inputs are cast by `_cast_inputs`: torch would cast the noise levels as well, which bfloat16 cannot hold.
+        return MixedPrecisionPolicy(param_dtype=kind, reduce_dtype=torch.float32, cast_forward_inputs=False)
+
+    state = module.state_dict() if accelerator.is_main_process else {}
+    module.to("meta")
+    module.register_forward_pre_hook(lambda _, args, kwargs: (_cast_inputs(args, dtype), kwargs), with_kwargs=True)
+    for block in blocks(module):
+        fully_shard(block, mesh=mesh, mp_policy=policy(dtype))
+    if hasattr(module, "depth_final_layer"):
+        fully_shard(module.depth_final_layer, mesh=mesh, mp_policy=policy(torch.float32))
+    fully_shard(module, mesh=mesh, mp_policy=policy(dtype))
+    module.to_empty(device=accelerator.device)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(module, state, options=options)
+    return module
+
+
+def blocks(module: nn.Module) -> list[nn.Module]:
+    """The transformer blocks, in order."""
+    return [*module.double_blocks, *module.single_blocks, *getattr(module, "depth_decoder_blocks", [])]
+
+
+def cast_inputs_to_weights(module: nn.Module) -> nn.Module:
+    """Let a module take latents and text of any dtype; for the frozen teacher, which is kept in the compute dtype."""
+    dtype = module.img_in.weight.dtype
+    module.register_forward_pre_hook(lambda _, args, kwargs: (_cast_inputs(args, dtype), kwargs), with_kwargs=True)
+    return module
+
+
+def _cast_inputs(args: tuple, dtype: torch.dtype) -> tuple:
+    """(rgb, depth, context, levels...): the levels stay float32."""
+    return (*(None if x is None else x.to(dtype) for x in args[:3]), *args[3:])
+
+
+def _start_group(accelerator: Any) -> None:
+    """A process group of one, where the run was not started by a launcher: sharding needs one."""
+    import tempfile
+
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        backend = "nccl" if accelerator.device.type == "cuda" else "gloo"
+        store = distributed.FileStore(tempfile.mkstemp()[1], 1)
+        distributed.init_process_group(backend, store=store, rank=0, world_size=1)

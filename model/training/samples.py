@@ -1,0 +1,160 @@
+"""Held-out pictures while a run goes on: image -> depth errors, and sheets of samples to look at."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from ..depth.codec import decode
+from ..depth.pictures import depth_picture
+from ..diffusion.sampling import sample
+from ..diffusion.schedule import base_levels
+from .assembly import Parts, open_source
+from .codecs import depth_codes
+from .config import Config
+from .data import RawBatch, UnusableSample
+from .evaluation import MIN_CODE, Row, evaluate_image_to_depth
+from .latent_store import StoredBatch
+from .losses import LatentBatch
+
+HEADER_PX = 14  # of the lines that say what a row of a sheet shows
+CELL_PX = 128
+ROWS = ("image", "depth", "image → depth", "depth → image", "joint: image", "joint: depth")
+
+
+class HeldOut:
+    """Held-out samples as latents, encoded once. Empty where the configuration asks for neither errors nor sheets."""
+
+    def __init__(self, config: Config, parts: Parts, folder: Path) -> None:
+        self.config, self.parts, self.folder = config, parts, folder / "samples"
+        self.batches: list[LatentBatch] = []
+        self.captions: list[str] = []
+        if config.log.samples_every or config.log.evaluate_every:
+            self._load()
+
+    def evaluate(self, module: nn.Module) -> list[Row]:
+        """Image -> depth with the empty prompt, beside the constant and the planes."""
+        if self.config.stage != "post_train":
+            return []
+        section = self.config.evaluation
+        empty = [replace(b, context=self.parts.null_text.expand(len(b.rgb), -1, -1)) for b in self.batches]
+        return evaluate_image_to_depth(module, empty, section.steps, seed=self.config.seed, max_code=section.max_code)
+
+    def sheet(self, module: nn.Module, step: int) -> Tensor:
+        """Sample the tasks on the first held-out samples into samples/step-<step>.png; returns it, (3,H,W) in 0..1."""
+        section = self.config.evaluation
+        columns = min(section.sheet_columns, len(self.batches[0].rgb))
+        batch = LatentBatch(*(x[:columns] for x in vars(self.batches[0]).values()))
+        rows = self._joint_rows(module, batch) if self.config.stage == "post_train" else self._image_rows(module, batch)
+        picture = contact_sheet(rows, self.captions[:columns])
+        if self.parts.model.accelerator.is_main_process:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(self.folder / f"step-{step:08d}.png")
+        return torch.from_numpy(picture).permute(2, 0, 1) / 255
+
+    def _load(self) -> None:
+        section, data, device = self.config.evaluation, self.config.data, self.parts.device
+        kind = data.kind if section.path else "scenes"
+        options = replace(data, kind=kind, sizes=tuple(self.parts.source.sizes), workers=0)
+        source = open_source(options, device, path=section.path, heldout=True)
+        bucket = int(np.argmax([count or 1 for count in source.counts]))
+        available = source.counts[bucket]
+        total = section.count if available is None else min(section.count, available)
+        for first in range(0, total, section.batch):
+            loaded = source.load(bucket, range(first, min(first + section.batch, total)))
+            good = [s for s in loaded if not isinstance(s, UnusableSample)]
+            if good:
+                self._add(source.stack(good, [False] * len(good)))
+        if not self.batches:
+            raise ValueError(f"none of {total} held-out samples can be used; check evaluation.path")
+
+    def _add(self, batch: RawBatch | StoredBatch) -> None:
+        latents = self.parts.to_latents(batch)
+        if isinstance(batch, RawBatch):  # the truth is not capped
+            latents = replace(latents, depth=depth_codes(batch.depth.to(self.parts.device), 2.0))
+            self.captions += batch.captions
+        self.batches.append(latents)
+
+    def _image_rows(self, module: nn.Module, batch: LatentBatch) -> dict[str, Tensor]:
+        """Text-to-image: Euler on the RGB level alone."""
+        noise = _noise(batch.rgb, self.config.seed)
+        latent = sample_text_to_image(
+            module,
+            noise,
+            batch.context,
+            self.parts.null_text,
+            steps=self.config.evaluation.sheet_steps,
+            cfg=self.config.evaluation.sheet_guidance,
+            mu=self.config.recipe.mu,
+        )
+        return {"image": self._picture(batch.rgb), "text → image": self._picture(latent)}
+
+    def _joint_rows(self, module: nn.Module, batch: LatentBatch) -> dict[str, Tensor]:
+        section, seed, null = self.config.evaluation, self.config.seed, self.parts.null_text
+        rgb_noise, depth_noise = _noise(batch.rgb, seed), _noise(batch.depth, seed + 1)
+        options = {"steps": section.sheet_steps, "mu": self.config.recipe.mu}
+        guided = {**options, "cfg": section.sheet_guidance}
+        empty = null.expand(len(batch.rgb), -1, -1)
+        _, found = sample(module, batch.rgb, depth_noise, empty, None, mode="i2d", **options)
+        # Nothing is known beyond the data's cap: the model has never seen a code above it.
+        given = batch.depth.clamp(max=self.config.data.far_code)
+        image, _ = sample(module, rgb_noise, given, batch.context, null, mode="d2i", **guided)
+        both = sample(module, rgb_noise, depth_noise, batch.context, null, mode="joint", log2_alpha=5.0, **guided)
+        pictures = (batch.rgb, batch.depth, found, image, *both)
+        draw = (self._picture, self._depth, self._depth, self._picture, self._picture, self._depth)
+        return {name: show(latent) for name, show, latent in zip(ROWS, draw, pictures, strict=True)}
+
+    def _picture(self, latent: Tensor) -> Tensor:
+        return self.parts.codecs.decode_images(latent).permute(0, 2, 3, 1).float().cpu()
+
+    def _depth(self, latent: Tensor) -> Tensor:
+        code = latent.float().cpu().clamp(min=MIN_CODE, max=self.config.evaluation.max_code)
+        return depth_picture(*decode(code), mapping="disparity", colour_map="spectral", invalid_colour="black")
+
+
+@torch.inference_mode()
+def sample_text_to_image(
+    module: nn.Module, noise: Tensor, context: Tensor, null_context: Tensor, *, steps: int, cfg: float, mu: float
+) -> Tensor:
+    """Euler on the RGB level with guidance, without depth tokens: for the text-to-image stage."""
+    dtype = module.img_in.weight.dtype
+    t = base_levels(steps, mu).to(noise.device)
+    texts = [context, null_context.expand(len(noise), -1, -1)]
+    x = noise.float()
+    for i in range(steps):
+        level = t[i].expand(len(x))
+        of_text, of_empty = (module(x.to(dtype), None, text.to(dtype), level)[0].float() for text in texts)
+        x = x + (t[i + 1] - t[i]) * (of_empty + cfg * (of_text - of_empty))
+    return x
+
+
+def contact_sheet(rows: dict[str, Tensor], captions: list[str]) -> np.ndarray:
+    """Rows of pictures (B,H,W,3) in 0..1 under their names; captions below. Returns (H,W,3) uint8."""
+    strips = []
+    for name, pictures in rows.items():
+        cells = [_cell(picture) for picture in pictures]
+        strip = np.concatenate(cells, axis=1)
+        strips += [_line([name], strip.shape[1]), strip]
+    width = strips[0].shape[1]
+    lines = [_line([f"{i + 1}. {caption}"], width) for i, caption in enumerate(captions)]
+    return np.concatenate([*strips, *lines])
+
+
+def _cell(picture: Tensor) -> np.ndarray:
+    """A picture (H,W,3) at most CELL_PX high or larger as it is, enlarged without smoothing."""
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    factor = max(1, CELL_PX // max(pixels.shape[:2]))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _line(texts: list[str], width: int) -> np.ndarray:
+    image = Image.new("RGB", (width, HEADER_PX), "white")
+    ImageDraw.Draw(image).text((3, 1), "  ".join(texts).replace("→", "->"), fill="black")
+    return np.asarray(image)
+
+
+def _noise(like: Tensor, seed: int) -> Tensor:
+    return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)

@@ -1,0 +1,257 @@
+"""The training loop: batches in, a checkpoint in the released layout out.
+
+Losses are exact means over all samples of a step, however they are split: each pass divides its sums by the element
+counts of the whole step, over all passes and processes. Letters: B samples of a step, over all processes.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..network.config import RGB_CHANNELS
+from . import checkpoints
+from .assembly import Parts, assemble, save_released
+from .config import Config, ConfigError
+from .data import Problems, StepBatches
+from .level_sampling import Levels, TaskMixture, draw_levels
+from .logs import RunLog
+from .losses import TERMS, LatentBatch, Losses, LossWeights, drop_text, joint_loss, text_to_image_loss
+from .optimisation import learning_rate
+from .order import StepOrder, level_generator, sample_noise
+from .samples import HeldOut
+
+LOG = logging.getLogger(__name__)
+FINAL = "model.safetensors"
+
+
+class Trainer:
+    """One run. `run` trains from the last checkpoint in the output folder, or from the start, to the end.
+
+    SIGINT and SIGTERM (what clusters send before they take a node away) end it after the step in progress, with a
+    checkpoint; `stopped` then says so.
+    """
+
+    def __init__(self, config: Config, accelerator: Any) -> None:
+        self.config, self.accelerator = config, accelerator
+        self.stopped = False
+        self.folder = Path(config.output)
+        self.rows = split_rows(config, accelerator.process_index, accelerator.num_processes)
+        self.parts: Parts = assemble(config, accelerator)
+        self.order = StepOrder(self.parts.source.counts, config.training.batch, config.seed)
+        recipe = config.recipe
+        self.joint = config.stage == "post_train"
+        shares = (recipe.image_to_depth, recipe.depth_to_image) if self.joint else (0.0, 0.0)
+        self.mixture = TaskMixture(*shares, mu=recipe.mu)
+        self.weights = LossWeights(
+            recipe.rgb_weight, recipe.depth_weight, recipe.distill_weight, recipe.distill_high, recipe.distill_low
+        )
+        self.problems = Problems()
+        self._stop_asked = False
+        self._reported = 0  # step of the last report
+        self._sums = torch.zeros(2 * len(TERMS) + 1, device=accelerator.device)  # of losses, of counts, of the norm
+
+    def run(self) -> None:
+        """Train, log, sample and save."""
+        first = self._reported = self._resume()
+        log = RunLog(self.folder, self.config.log, first, self.config.training.steps, self.accelerator.is_main_process)
+        log.unusable(self.problems.add(self.parts.source.unusable))
+        held_out = HeldOut(self.config, self.parts, self.folder)
+        before = _catch_signals(self._ask_to_stop)
+        try:
+            self._train(first, log, held_out)
+        finally:
+            _restore_signals(before)
+            log.close()
+        report = self.problems.report()
+        if report:
+            LOG.warning("data:\n%s", report)
+        if not self.stopped:
+            with self.parts.averages.in_place():
+                save_released(self.parts.model, self.config, self.folder / FINAL, self.accelerator)
+
+    def _train(self, first: int, log: RunLog, held_out: HeldOut) -> None:
+        steps = self.config.training.steps
+        batches = self._batches(first)
+        for step in range(first, steps):
+            self._step(step, batches, log)
+            done = step + 1
+            log.step(self.config.training.batch)
+            self._report(done, log)
+            if self._due(done, self.config.log.checkpoint_every) or self.stopped:
+                log.pause()
+                self._save(done)
+                log.go_on()
+            if self.stopped:
+                LOG.warning("stopped after step %d; the same command continues from there", done)
+                return
+            log.pause()
+            with self.parts.averages.in_place():
+                if self._due(done, self.config.log.evaluate_every):
+                    log.evaluation(done, held_out.evaluate(self.parts.model.module))
+                if self._due(done, self.config.log.samples_every):
+                    log.sheet(done, held_out.sheet(self.parts.model.module, done))
+            log.go_on()
+
+    def _step(self, step: int, batches: Iterator, log: RunLog) -> None:
+        """One update of the weights."""
+        passes = [self._prepare(next(batches), log) for _ in self.rows]
+        levels, dropped = self._draw(step)
+        levels = [_take(levels, rows, self.accelerator.device) for rows in self.rows]
+        if not self.joint:
+            passes = [(replace(batch, depth=None), positions) for batch, positions in passes]
+        counts = self._counts([batch for batch, _ in passes], levels)
+        for turn, ((batch, positions), level) in enumerate(zip(passes, levels, strict=True)):
+            drop = dropped[self.rows[turn]].to(batch.rgb.device)
+            batch = replace(batch, context=drop_text(batch.context, self.parts.null_text, drop))
+            with self.parts.model.accumulating(last=turn == len(passes) - 1):
+                losses = self._losses(batch, level, positions)
+                # Gradients are averaged over the processes, the loss is a sum over them.
+                (losses.total_over(counts) * self.accelerator.num_processes).backward()
+            self._sums[: len(TERMS)] += torch.stack([losses.sums[name].detach() for name in TERMS])
+            self._sums[len(TERMS) : -1] += torch.stack([losses.counts[name] for name in TERMS])
+        parts, section = self.parts, self.config.optimiser
+        self._sums[-1] += parts.model.clip(parts.trained, section.clip)
+        for group in parts.optimiser.param_groups:
+            group["lr"] = learning_rate(step, self.config.training.steps, section)
+        parts.optimiser.step()
+        parts.optimiser.zero_grad()
+        parts.averages.update(step)
+
+    def _prepare(self, batch: Any, log: RunLog) -> tuple[LatentBatch, Any]:
+        log.unusable(self.problems.add(batch.unusable))
+        return self.parts.to_latents(batch), batch.positions
+
+    def _draw(self, step: int) -> tuple[Levels, Tensor]:
+        """Levels and text dropout (1 = dropped) of all B samples of a step."""
+        generator = level_generator(self.config.seed, step)
+        size, recipe = self.config.training.batch, self.config.recipe
+        levels = draw_levels(size, self.mixture, generator)
+        chance = torch.where(levels.rgb_given, recipe.text_dropout_image_to_depth, recipe.text_dropout)
+        return levels, (torch.rand(size, generator=generator) < chance).float()
+
+    def _counts(self, batches: list[LatentBatch], levels: list[Levels]) -> dict[str, Tensor]:
+        """Elements of each term over the whole step; also agrees with the other processes on whether to stop."""
+        counts = torch.zeros(len(TERMS) + 1, device=self.accelerator.device)
+        for batch, level in zip(batches, levels, strict=True):
+            counts[:-1] += count_elements(batch, level, self.weights)
+        counts[-1] = float(self._stop_asked)
+        counts = self.accelerator.reduce(counts, reduction="sum")
+        self.stopped = bool(counts[-1] > 0)
+        return dict(zip(TERMS, counts, strict=False))
+
+    def _losses(self, batch: LatentBatch, levels: Levels, positions: Any) -> Losses:
+        device, seed = self.accelerator.device, self.config.seed
+        channels = RGB_CHANNELS + (0 if batch.depth is None else batch.depth.shape[1])
+        noise = sample_noise(seed, positions, (channels, *batch.rgb.shape[2:]), device)
+        noise_rgb, noise_depth = noise[:, :RGB_CHANNELS], noise[:, RGB_CHANNELS:]
+        training = self.parts.model.training
+        if not self.joint:
+            return text_to_image_loss(training, batch, levels.t_rgb, noise_rgb)
+        return joint_loss(training, batch, levels, noise_rgb, noise_depth, self.weights, self.parts.teacher)
+
+    def _report(self, done: int, log: RunLog) -> None:
+        """Mean losses since the last report. Raises FloatingPointError where they are not finite."""
+        every = self.config.log.every
+        due = self._due(done, every) or self._due(done, self.config.log.checkpoint_every) or self.stopped
+        if not due and done != self.config.training.steps:
+            return
+        since = done - self._reported
+        self._reported = done
+        sums = self.accelerator.reduce(self._sums, reduction="sum").tolist()
+        self._sums.zero_()
+        norm = sums[-1] / self.accelerator.num_processes / max(1, since)
+        values = {name: s / max(1.0, c) for name, s, c in zip(TERMS, sums, sums[len(TERMS) :], strict=False)}
+        if not all(abs(value) < float("inf") for value in (*values.values(), norm)):
+            raise FloatingPointError(
+                f"the loss is not finite within the last {since} steps before step {done} ({values}, gradient norm "
+                f"{norm}). Continue from the last checkpoint with a smaller learning rate or clip."
+            )
+        rate = learning_rate(done - 1, self.config.training.steps, self.config.optimiser)
+        log.losses(done, {**values, "gradient_norm": norm, "learning_rate": rate})
+
+    def _due(self, done: int, every: int) -> bool:
+        return every > 0 and (done % every == 0 or done == self.config.training.steps)
+
+    def _batches(self, first: int) -> Iterator:
+        config = self.config
+        data = StepBatches(
+            self.parts.source,
+            self.order,
+            self.rows,
+            range(first, config.training.steps),
+            config.data.mirror,
+            config.seed,
+        )
+        return iter(DataLoader(data, batch_size=None, num_workers=config.data.workers))
+
+    def _resume(self) -> int:
+        found = checkpoints.list_checkpoints(self.folder)
+        if not found:
+            return 0
+        parts = self.parts
+        done = checkpoints.load(found[-1], self.config, parts.model.module, parts.optimiser, parts.averages)
+        LOG.info("continuing %s after step %d", found[-1], done)
+        return done
+
+    def _save(self, done: int) -> None:
+        parts = self.parts
+        checkpoints.save(
+            self.folder, done, self.config, parts.model.module, parts.optimiser, parts.averages, self.accelerator
+        )
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        if self._stop_asked:
+            raise KeyboardInterrupt  # the second time: at once, without a checkpoint
+        self._stop_asked = True
+
+
+def split_rows(config: Config, process: int, processes: int) -> list[slice]:
+    """The samples out of B that a process computes in each pass of a step.
+
+    Raises ConfigError where the batch does not divide.
+    """
+    batch = config.training.batch
+    share = batch // processes
+    micro = config.training.micro_batch or share
+    if batch % processes or not micro or share % micro:
+        raise ConfigError(
+            f"training.batch {batch} over {processes} processes in passes of {micro} does not come out even; expected "
+            "batch = processes x micro_batch x a whole number"
+        )
+    start = process * share
+    return [slice(first, first + micro) for first in range(start, start + share, micro)]
+
+
+def count_elements(batch: LatentBatch, levels: Levels, weights: LossWeights) -> Tensor:
+    """(3,) elements of each of the losses' terms, known before the forward pass: those of modalities not given."""
+    of_sample = batch.rgb[0].numel()
+    if batch.depth is None:
+        return torch.tensor([batch.rgb.numel(), 0.0, 0.0], device=batch.rgb.device)
+    rgb = (~levels.rgb_given).sum() * of_sample
+    depth = (~batch.depth.isnan())[~levels.depth_given].sum()
+    return torch.stack([rgb, depth, rgb * (weights.distill > 0)]).float()
+
+
+def _take(levels: Levels, rows: slice, device: torch.device) -> Levels:
+    return Levels(**{field.name: getattr(levels, field.name)[rows].to(device) for field in fields(levels)})
+
+
+def _catch_signals(handler: Any) -> dict[int, Any]:
+    """Install the handler; returns what was there. Only the main thread may."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _restore_signals(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, handler)
