@@ -129,8 +129,7 @@ def load_transformer(
     with torch.device("meta"):
         module = ModalityForcingTransformer(header.config, dtype=dtype)
     wanted = {key: tensor.dtype for key, tensor in module.state_dict().items()}
-    with _open(header.path) as file:
-        state = {key: _read(file, header, key).to(device, target) for key, target in wanted.items()}
+    state = {key: _read(header, key).to(device, target) for key, target in wanted.items()}
     module.load_state_dict(state, assign=True)
     return module.eval()
 
@@ -191,17 +190,21 @@ def _quantised_layer(key: str) -> str:
     return layer if name in QUANTISATION_KEYS else ""
 
 
-def _read(file: Any, header: Header, key: str) -> Tensor:
-    """One tensor as the network wants it: plain, or an 8-bit weight times its scale."""
-    tensor = file.get_tensor(header.prefix + key)
+def _read(header: Header, key: str) -> Tensor:
+    """One tensor as the network wants it: plain, or an 8-bit weight times its scale.
+
+    The file is mapped anew for each: a mapping keeps every page that was read, which would add up to a second copy.
+    """
+    layer = key.removesuffix(".weight")
+    scales = [f"{layer}.{name}" for name in WEIGHT_SCALES if f"{layer}.{name}" in header.dtypes]
+    with _open(header.path) as file:
+        tensor, *scale = (file.get_tensor(header.prefix + name) for name in (key, *scales[:1]))
     if header.dtypes[key] in WHOLE_NUMBERS:
         raise CheckpointError(
             f"{header.path}: {key} holds packed numbers ({header.dtypes[key]}). Only fp8 quantisation can be read "
             "outside ComfyUI: load the file with the nodes, or use a bfloat16 file."
         )
-    layer = key.removesuffix(".weight")
-    scales = [f"{layer}.{name}" for name in WEIGHT_SCALES if f"{layer}.{name}" in header.dtypes]
-    return tensor.float() * file.get_tensor(header.prefix + scales[0]).float() if scales else tensor
+    return tensor.float() * scale[0].float() if scale else tensor
 
 
 def _some(keys: list[str]) -> str:
