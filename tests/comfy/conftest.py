@@ -21,8 +21,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests, with folders of its own: files may be put under ``server.models``."""
     base: Path = tmp_path_factory.mktemp("comfyui")
     shutil.copytree(HERE / "support_nodes", base / "custom_nodes" / "support_nodes")
-    # The networks of the tests are tiny: several threads only wait for each other.
-    with Server(base, variables={"OMP_NUM_THREADS": "1"}) as running:
+    # The networks of the tests are tiny: several threads only wait for each other. Previews are off by default.
+    arguments = ("--preview-method", "latent2rgb")
+    with Server(base, arguments=arguments, variables={"OMP_NUM_THREADS": "1"}) as running:
         running.check_pack()
         yield running
 
