@@ -11,7 +11,7 @@ import numpy as np
 
 from .edges import DEFAULT_EDGE
 from .packets import read_geometry
-from .pointcloud import PointCloud, surface_mask, to_bytes
+from .pointcloud import PointCloud, surface_mask, surface_normals, to_bytes
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def grid_meshes(
 
     Neighbouring valid pixels are joined. A triangle whose corners differ in depth by more than `edge_threshold` of the
     nearest is left out (0 keeps all), so surfaces end at depth edges without losing their border pixels. `far`,
-    `stride` as `point_clouds`.
+    `stride`, `normals` as `point_clouds`.
     """
     if stride < 1:
         raise ValueError(f"got stride {stride}, expected 1 or more")
@@ -47,6 +47,7 @@ def grid_meshes(
         raise ValueError(f"got edge_threshold {edge_threshold} and far {far}, expected 0 (off) or more")
     geometry = read_geometry(packet)
     keep = surface_mask(geometry, 0.0, far)
+    normal = surface_normals(geometry, edge_threshold) if normals else None
     height, width = keep.shape[1:]
     # Pixel centres, in shares of the image.
     v, u = np.meshgrid(
@@ -65,9 +66,9 @@ def grid_meshes(
         def rows(values: Any, index: int = index, used: np.ndarray = used) -> np.ndarray:
             return values[index, ::stride, ::stride].cpu().numpy().reshape(-1, 3)[used].astype(np.float32)
 
-        normal = rows(geometry.normal) if normals and geometry.normal is not None else None
+        directions = None if normal is None else rows(normal)
         texture = to_bytes(geometry.image[index].numpy())
-        meshes.append(Mesh(rows(geometry.points), renumbered[faces], uvs[used], texture, normals=normal))
+        meshes.append(Mesh(rows(geometry.points), renumbered[faces], uvs[used], texture, normals=directions))
     return meshes
 
 

@@ -95,6 +95,18 @@ def read_geometry(packet: dict[str, Any]) -> Geometry:
     return Geometry(depth, points, valid, intrinsics, image, _optional(packet, "normal", depth))
 
 
+def with_camera(packet: dict[str, Any], intrinsics: Tensor) -> dict[str, Any]:
+    """The packet's depth, mask and image under another camera K (B,3,3) or (1,3,3); points anew, normals dropped.
+
+    Also for packets without a camera. ValueError for panoramas, whose depth is not along one axis.
+    """
+    if not isinstance(packet, dict) or "depth" not in packet:
+        raise ValueError(f"got {_describe(packet)}, expected a MOGE_GEOMETRY dict with depth")
+    if "intrinsics" not in packet and "points" in packet:
+        raise ValueError("this geometry is a panorama (points without a camera); it cannot be seen by one camera")
+    return make_geometry(packet["depth"], packet.get("mask"), intrinsics, packet.get("image"))
+
+
 def usable_depth(depth: Tensor, valid: Tensor | None = None) -> Tensor:
     """(B,H,W) bool: pixels that are valid, finite and positive. ValueError for wrong shapes."""
     if not isinstance(depth, Tensor) or depth.ndim != 3 or 0 in depth.shape:

@@ -63,7 +63,7 @@ def point_clouds(
         raise ValueError(f"got far = {far}, expected 0 (off) or a depth")
     geometry = read_geometry(packet)
     keep = surface_mask(geometry, edge_threshold, far)
-    normal = _normals(geometry, edge_threshold) if normals else None
+    normal = surface_normals(geometry, edge_threshold) if normals else None
     width, height = geometry.depth.shape[2], geometry.depth.shape[1]
     focal_x, focal_y = focal_px(geometry.intrinsics, width, height)
     pixel = (stride / torch.minimum(focal_x, focal_y)).tolist()  # size of a sample at depth 1
@@ -152,7 +152,8 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
     return scaled.astype(np.uint8)
 
 
-def _normals(geometry: Geometry, edge_threshold: float) -> Tensor:
+def surface_normals(geometry: Geometry, edge_threshold: float) -> Tensor:
+    """(B,H,W,3): the packet's normals, or else those of its points (see normals.py)."""
     if geometry.normal is not None:
         return geometry.normal
     return normals_from_points(geometry.points, geometry.valid, edge_threshold)
