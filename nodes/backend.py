@@ -7,7 +7,7 @@ flow matching of depth divided by alpha. So depth is divided by alpha on the way
 turned into x_depth at t_depth in front of the network; every core sampler is right as it stands.
 """
 
-import logging
+import json
 from typing import Any
 
 import comfy.conds
@@ -15,6 +15,7 @@ import comfy.latent_formats
 import comfy.ldm.modules.attention
 import comfy.model_base
 import comfy.model_sampling
+import comfy.ops
 import comfy.patcher_extension
 import comfy.sd
 import comfy.supported_models
@@ -27,16 +28,15 @@ from ..model.depth.codec import unpatchify
 from ..model.diffusion.given import Given, Held
 from ..model.diffusion.levels import depth_velocity, per_sample
 from ..model.diffusion.schedule import DEFAULT_MU, tilt, tilt_ratio
-from ..model.network.checkpoint import check_shapes, find_prefix, read_header
+from ..model.network.checkpoint import FILE_MARKER, check_shapes, dequantised, find_prefix, read_header
 from ..model.network.config import DEPTH_CHANNELS, RGB_CHANNELS, TransformerConfig
 from ..model.network.transformer import ModalityForcingTransformer
-
-log = logging.getLogger("modality_forcing")
 
 JOINT_CHANNELS = RGB_CHANNELS + DEPTH_CHANNELS
 CHANNELS = {"rgb": slice(0, RGB_CHANNELS), "depth": slice(RGB_CHANNELS, JOINT_CHANNELS)}
 OTHER = {"rgb": "depth", "depth": "rgb"}
 WRAPPER_KEY = "modality_forcing"
+QUANTISATION_METADATA = "_quantization_metadata"
 
 
 def given_key(modality: str) -> str:
@@ -82,7 +82,8 @@ class NativeTransformer(ModalityForcingTransformer):
     """The transformer with ComfyUI's calling convention, attention and layers."""
 
     def __init__(self, transformer: TransformerConfig, dtype=None, device=None, operations=None, **_sizes: Any) -> None:
-        super().__init__(transformer, dtype, device, operations)
+        # Operations of quantised files would bring the depth head to bfloat16; these keep its float32.
+        super().__init__(transformer, dtype, device, operations, depth_head_operations=comfy.ops.manual_cast)
         self.dtype = dtype
 
     @staticmethod
@@ -266,6 +267,10 @@ class ModalityForcingConfig(comfy.supported_models_base.BASE):
         }
         return ModalityForcingModel(self, device=device)
 
+    def process_unet_state_dict(self, state_dict):
+        """The depth head is float32 in memory: where a file quantised it, it is multiplied out."""
+        return dequantised(state_dict, "depth_final_layer.")
+
 
 def register() -> None:
     """Add the model to those that ComfyUI detects. Safe to call again."""
@@ -283,12 +288,33 @@ def load_model(path: str, model_options: dict[str, Any] | None = None, disable_d
     state, metadata = comfy.utils.load_torch_file(path, return_metadata=True)
     prefix = find_prefix(state)
     state = {key.removeprefix(prefix): state.pop(key) for key in list(state)}
+    state, metadata = _describe_quantisation(state, metadata or {}, prefix)
     delegate = {"disable_dynamic": True} if disable_dynamic else {}  # ComfyUI 0.3 does not know the argument
     patcher = comfy.sd.load_diffusion_model_state_dict(
         state, model_options=model_options or {}, metadata=metadata, **delegate
     )
     patcher.cached_patcher_init = (load_model, (path, model_options))
     return guard(patcher)
+
+
+def _describe_quantisation(state: dict[str, Tensor], metadata: dict[str, str], prefix: str) -> tuple[dict, dict]:
+    """Bring quantised files to the one description, by layer, that all versions of ComfyUI read.
+
+    Files of the older kind mark themselves as a whole, and ComfyUI 0.3 then also puts layers into fp8 that are not: the
+    depth head would lose the float32 that it needs.
+    """
+    if state.pop(FILE_MARKER, None) is not None:
+        scales = [key for key in state if key.endswith(".scale_weight")]
+        layers = {key.removesuffix(".scale_weight"): {"format": "float8_e4m3fn"} for key in scales}
+        for layer in layers:
+            state[f"{layer}.weight_scale"] = state.pop(f"{layer}.scale_weight")
+            state.pop(f"{layer}.scale_input", None)
+    elif QUANTISATION_METADATA in metadata:
+        layers = json.loads(metadata[QUANTISATION_METADATA])["layers"]
+        layers = {name.removeprefix(prefix): what for name, what in layers.items()}
+    else:
+        return state, metadata
+    return state, {**metadata, QUANTISATION_METADATA: json.dumps({"format_version": "1.0", "layers": layers})}
 
 
 def tilt_depth(patcher: Any, mu: float, log2_alpha: float) -> Any:

@@ -21,7 +21,6 @@ from .transformer import ModalityForcingTransformer
 
 RELEASED_PREFIX = "dit."
 PREFIXES = (RELEASED_PREFIX, "model.diffusion_model.", "diffusion_model.", "")
-WHOLE_NUMBERS = {"U8", "I8", "U32", "I32"}
 # What quantised files keep beside a layer's `weight`, by ComfyUI's old and new names, and a marker for the whole file.
 WEIGHT_SCALES = ("weight_scale", "scale_weight")
 QUANTISATION_KEYS = (*WEIGHT_SCALES, "weight_scale_2", "input_scale", "scale_input", "comfy_quant")
@@ -196,15 +195,28 @@ def _read(header: Header, key: str) -> Tensor:
     The file is mapped anew for each: a mapping keeps every page that was read, which would add up to a second copy.
     """
     layer = key.removesuffix(".weight")
-    scales = [f"{layer}.{name}" for name in WEIGHT_SCALES if f"{layer}.{name}" in header.dtypes]
+    names = [key, *(name for name in (f"{layer}.{end}" for end in WEIGHT_SCALES) if name in header.dtypes)]
     with _open(header.path) as file:
-        tensor, *scale = (file.get_tensor(header.prefix + name) for name in (key, *scales[:1]))
-    if header.dtypes[key] in WHOLE_NUMBERS:
-        raise CheckpointError(
-            f"{header.path}: {key} holds packed numbers ({header.dtypes[key]}). Only fp8 quantisation can be read "
-            "outside ComfyUI: load the file with the nodes, or use a bfloat16 file."
-        )
-    return tensor.float() * scale[0].float() if scale else tensor
+        tensors = {name: file.get_tensor(header.prefix + name) for name in names}
+    try:
+        return dequantised(tensors, layer)[key]
+    except ValueError as error:
+        raise CheckpointError(f"{header.path}: {error} outside ComfyUI. Load the file with the nodes.") from error
+
+
+def dequantised(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The state dict with the fp8 layers below `prefix` multiplied out to float32, without their quantisation's keys.
+
+    Raises ValueError for other kinds of quantisation.
+    """
+    result = dict(state)
+    for key in [key for key in state if key.startswith(prefix) and _quantised_layer(key)]:
+        value, weight = result.pop(key), f"{_quantised_layer(key)}.weight"
+        if not state[weight].is_floating_point():
+            raise ValueError(f"{weight} holds packed numbers ({state[weight].dtype}), which cannot be read")
+        if key.rpartition(".")[2] in WEIGHT_SCALES:
+            result[weight] = state[weight].float() * value.float()
+    return result
 
 
 def _some(keys: list[str]) -> str:

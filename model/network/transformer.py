@@ -43,7 +43,9 @@ class ModalityForcingTransformer(nn.Module):
         dtype: torch.dtype | None = None,
         device: Any = None,
         operations: Any = nn,
+        depth_head_operations: Any = None,
     ) -> None:
+        """`operations` and `depth_head_operations` (the same unless given) make the layers that carry weights."""
         super().__init__()
         self.config = config
         D = config.hidden_size
@@ -85,7 +87,9 @@ class ModalityForcingTransformer(nn.Module):
         self.depth_decoder_blocks = single_blocks(config.decoder_blocks)
         self.depth_decoder_modulation = ModulationLayer(D, 1, operations, **kwargs)
         # Depth is a smooth ramp over [0, 2): in bfloat16 (8 bits) its output would show bands.
-        self.depth_final_layer = Head(D, config.depth_channels, operations, **{**kwargs, "dtype": torch.float32})
+        self.depth_final_layer = Head(
+            D, config.depth_channels, depth_head_operations or operations, dtype=torch.float32, device=device
+        )
 
     def forward(
         self,

@@ -180,5 +180,5 @@ def test_packed_quantisation_needs_comfyui(module, write):
     layer = "single_blocks.0.linear2"
     state[f"{layer}.weight"] = torch.zeros(32, 40, dtype=torch.uint8)
     state[f"{layer}.weight_scale"] = torch.ones(1)
-    with pytest.raises(CheckpointError, match="linear2.weight holds packed numbers.*load the file with the nodes"):
+    with pytest.raises(CheckpointError, match="linear2.weight holds packed numbers.*Load the file with the nodes"):
         load_transformer(write(state))

@@ -1,0 +1,77 @@
+"""Files of every kind through ComfyUI's own loading: the result is that of the plain module on the same file."""
+
+import json
+
+import pytest
+import torch
+from graphs import Graph, relative_error
+from modality_forcing.model.network.checkpoint import load_transformer
+from safetensors.torch import save_file
+
+KEPT = ("norm", "cross_alpha", "img_in", "depth_in", "txt_in")
+
+
+@pytest.fixture
+def case(make_case):
+    return make_case("v2")
+
+
+def quantised(state, scale_name):
+    """fp8 weights with a scale each, the depth head too, but for what recipes keep; returns tensors and layer names."""
+    tensors, layers = {}, []
+    for name, value in state.items():
+        if value.ndim < 2 or any(part in name for part in KEPT):
+            tensors[name] = value
+            continue
+        scale = value.abs().max() / 448
+        layers.append(name.removesuffix(".weight"))
+        tensors[name] = (value / scale).to(torch.float8_e4m3fn)
+        tensors[f"{layers[-1]}.{scale_name}"] = scale
+    return tensors, layers
+
+
+def old_style(state):
+    tensors, _ = quantised(state, "scale_weight")
+    return {**tensors, "scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}, None
+
+
+def by_metadata(state):
+    tensors, layers = quantised(state, "weight_scale")
+    names = {f"dit.{layer}": {"format": "float8_e4m3fn"} for layer in layers}
+    return tensors, {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": names})}
+
+
+def by_layer(state):
+    tensors, layers = quantised(state, "weight_scale")
+    note = torch.tensor(list(json.dumps({"format": "float8_e4m3fn"}).encode()), dtype=torch.uint8)
+    return {**tensors, **{f"{layer}.comfy_quant": note.clone() for layer in layers}}, None
+
+
+@pytest.mark.parametrize("kind", [old_style, by_metadata, by_layer])
+def test_quantised_file(case, kind):
+    if kind is by_layer and "comfy_quant" not in (case.server.host / "comfy" / "ops.py").read_text(encoding="utf-8"):
+        pytest.skip("this ComfyUI does not know the comfy_quant keys of newer ones")
+    state, metadata = kind(case.module.state_dict())
+    path = case.server.models / "diffusion_models" / f"{kind.__name__}.safetensors"
+    save_file({f"dit.{name}": value.contiguous() for name, value in state.items()}, path, metadata)
+    case.module = load_transformer(path)
+    want = case.reference("joint", 5.0, 4.0, 4)
+    graph = Graph()
+    model = graph.add("ModalityForcingLoadModel", model_name=path.name, weight_dtype="default")
+    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
+    latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0)
+    for got, expected in zip(case.run(graph, latent), want, strict=True):
+        # ComfyUI multiplies in bfloat16 or in fp8, the plain module in float32.
+        assert relative_error(got, expected) < 0.1
+
+
+@pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
+def test_prefixes(case, prefix):
+    path = case.server.models / "diffusion_models" / f"prefix_{len(prefix)}.safetensors"
+    save_file({prefix + name: value for name, value in case.module.state_dict().items()}, path)
+    graph = Graph()
+    model = graph.add("ModalityForcingLoadModel", model_name=path.name, weight_dtype="default")
+    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
+    latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0)
+    for got, expected in zip(case.run(graph, latent), case.reference("joint", 5.0, 4.0, 4), strict=True):
+        assert relative_error(got, expected) < 1e-4
