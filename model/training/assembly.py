@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..network.checkpoint import save_transformer
+from ..network.checkpoint import load_transformer, read_header, save_transformer
 from ..network.config import TransformerConfig
 from ..network.transformer import ModalityForcingTransformer
 from .codecs import Codecs, encode_batch, open_codecs
@@ -33,26 +33,40 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass
+class Encoding:
+    """How batches become latents."""
+
+    device: torch.device
+    codecs: Codecs
+    null_text: Tensor  # (1,L,C)
+    far_code: float
+
+    def to_latents(self, batch: Any) -> LatentBatch:
+        """A batch of a source as latents on the device."""
+        if isinstance(batch, StoredBatch):
+            stored = batch.latents
+            return LatentBatch(*(x.to(self.device, non_blocking=True) for x in vars(stored).values()))
+        return encode_batch(self.codecs, batch, self.far_code, self.device)
+
+
+@dataclass
 class Parts:
     """Everything a run works with."""
 
-    config: Config
-    device: torch.device
     source: Source
-    codecs: Codecs
-    null_text: Tensor  # (1,L,C)
+    encoding: Encoding
     model: ParallelModel
     teacher: nn.Module | None
     trained: list[nn.Parameter]
     optimiser: torch.optim.Optimizer
     averages: AveragedWeights
 
-    def to_latents(self, batch: Any) -> LatentBatch:
-        """A batch of the source as latents on the device."""
-        if isinstance(batch, StoredBatch):
-            stored = batch.latents
-            return LatentBatch(*(x.to(self.device, non_blocking=True) for x in vars(stored).values()))
-        return encode_batch(self.codecs, batch, self.config.data.far_code, self.device)
+
+def open_encoding(config: Config, source: Source, device: torch.device) -> Encoding:
+    """The codecs of a configuration, with the empty prompt's embedding."""
+    codecs = open_codecs(config.codec, device)
+    null_text = source.null_text() if isinstance(source, LatentStore) else codecs.encode_text([""])
+    return Encoding(device, codecs, null_text.to(device), config.data.far_code)
 
 
 def assemble(config: Config, accelerator: Any) -> Parts:
@@ -62,10 +76,9 @@ def assemble(config: Config, accelerator: Any) -> Parts:
     """
     device = accelerator.device
     source = open_source(config.data, device)
-    codecs = open_codecs(config.codec, device)
-    null_text = (source.null_text() if isinstance(source, LatentStore) else codecs.encode_text([""])).to(device)
+    encoding = open_encoding(config, source, device)
     main = accelerator.is_main_process or config.training.sharding == "none"
-    module = build_model(config, null_text.shape[-1], empty=not main)
+    module = build_model(config, encoding.null_text.shape[-1], empty=not main)
     trained = trainable_parameters(module, config.model.freeze_image and config.stage == "post_train")
     model = ParallelModel(module, config.training, accelerator)
     # Sharding replaced the parameters, by the same names.
@@ -76,7 +89,7 @@ def assemble(config: Config, accelerator: Any) -> Parts:
     averages = AveragedWeights(parameters, config.optimiser.ema_decay)
     total, moving = (sum(p.numel() for p in ps) for ps in (model.module.parameters(), weights))
     LOG.info("%.2f M parameters, %.2f M trained", total / 1e6, moving / 1e6)
-    return Parts(config, device, source, codecs, null_text, model, teacher, weights, optimiser, averages)
+    return Parts(source, encoding, model, teacher, weights, optimiser, averages)
 
 
 def open_source(data: DataSection, device: torch.device | str, *, path: str = "", heldout: bool = False) -> Source:
@@ -114,15 +127,26 @@ def build_model(config: Config, text_width: int, *, empty: bool = False) -> Moda
         depth_channels=0,
         cross_stream=False,
     )
-    sizes = source_config(model.source) if model.source else fresh
+    if model.start:
+        sizes = read_header(model.start, text_to_image=not joint).config
+        if sizes.has_depth != joint:
+            raise ConfigError(f"model.start {model.start} is not a model of stage {config.stage}")
+    elif model.source:
+        sizes = source_config(model.source)
+    else:
+        sizes = fresh
+    if joint and not sizes.has_depth:
+        sizes = joint_config(sizes, model.decoder_blocks)
     if sizes.text_width != text_width:
         raise ConfigError(
-            f"model.source takes text of width {sizes.text_width}, the text encoder gives {text_width}; use "
+            f"the model takes text of width {sizes.text_width}, the text encoder gives {text_width}; use "
             "the encoder that it was trained with"
         )
     if empty:
         with torch.device("meta"):
-            return ModalityForcingTransformer(joint_config(sizes, model.decoder_blocks) if joint else sizes)
+            return ModalityForcingTransformer(sizes)
+    if model.start:
+        return load_transformer(model.start, text_to_image=not joint).train()
     base = load_text_to_image(model.source) if model.source else fresh_text_to_image(fresh, config.seed)
     if joint:
         base = initialise(base, decoder_blocks=model.decoder_blocks, seed=config.seed, reuse_weights=True)

@@ -13,8 +13,11 @@ from typing import Any
 
 from .config_checks import NO_LIMIT, check_codec, check_encode, check_training
 
-# What may change between a run and its continuation: where things are and what is reported, and how far to go.
-FREE_ON_RESUME = ("output", "log", "training.steps", "training.micro_batch", "data.workers", "evaluation")
+# What may change between a run and its continuation: where things are, what is reported, how the work is split.
+FREE_ON_RESUME = (
+    *("output", "log", "evaluation", "data.workers"),
+    *("training.micro_batch", "training.gradient_checkpointing", "training.sharding"),
+)
 
 
 class ConfigError(ValueError):
@@ -23,9 +26,12 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class ModelSection:
-    """The network. The sizes are used only without a `source`; a source brings its own."""
+    """The network. The sizes are used only without a `source` or `start`, which bring their own."""
 
     source: str = ""  # text-to-image checkpoint (.safetensors file or diffusers folder); "": fresh weights
+    start: str = (
+        ""  # a model of this stage to go on from with another schedule, size or data; source is then the teacher
+    )
     hidden_size: int = 256
     num_heads: int = 8
     double_blocks: int = 3

@@ -94,12 +94,16 @@ def _check_numbers(config: Config, problems: _Problems) -> None:
 def _check_sources(config: Config, problems: _Problems) -> None:
     if config.model.source:
         problems.exists("model.source", config.model.source)
+    if config.model.start:
+        problems.exists("model.start", config.model.start)
     if config.recipe.distill_weight > 0 and config.stage == "text_to_image":
         problems.lines.append("recipe.distill_weight is above 0 in stage text_to_image; it belongs to post_train")
     elif config.recipe.distill_weight > 0 and not config.model.source:
         problems.lines.append("recipe.distill_weight is above 0 without model.source, the frozen teacher")
-    if config.stage == "post_train" and config.model.freeze_image and not config.model.source:
-        problems.lines.append("model.freeze_image is true without model.source: it would freeze random weights")
+    if config.stage == "post_train" and config.model.freeze_image and not (config.model.source or config.model.start):
+        problems.lines.append(
+            "model.freeze_image is true without model.source or model.start: it would freeze random weights"
+        )
     _check_codec(config.codec, config.data, problems)
 
 

@@ -1,5 +1,6 @@
 """Processes, devices and precision: accelerate for the processes, torch's fully_shard where a model must be spread."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,8 +20,11 @@ def open_accelerator(training: TrainingSection) -> Any:
         from accelerate.utils import DistributedDataParallelKwargs
     except ImportError as error:
         raise ImportError(INSTALL) from error
+    # Unless told to use CPUs, accelerate lets processes on a machine without a GPU run side by side as strangers.
+    several_on_cpu = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.cuda.is_available()
     autocast = training.precision == "bfloat16" and training.sharding == "none"
     return Accelerator(
+        cpu=several_on_cpu,
         mixed_precision="bf16" if autocast else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
         step_scheduler_with_optimizer=False,

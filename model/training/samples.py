@@ -12,36 +12,43 @@ from ..depth.codec import decode
 from ..depth.pictures import depth_picture
 from ..diffusion.sampling import sample
 from ..diffusion.schedule import base_levels
-from .assembly import Parts, open_source
+from .assembly import Encoding, open_source
 from .codecs import depth_codes
 from .config import Config
-from .data import RawBatch, UnusableSample
+from .data import RawBatch, Size, UnusableSample
 from .evaluation import MIN_CODE, Row, evaluate_image_to_depth
 from .latent_store import StoredBatch
 from .losses import LatentBatch
 
 HEADER_PX = 14  # of the lines that say what a row of a sheet shows
 CELL_PX = 128
+SHEETS = "samples"
 ROWS = ("image", "depth", "image → depth", "depth → image", "joint: image", "joint: depth")
 
 
 class HeldOut:
-    """Held-out samples as latents, encoded once. Empty where the configuration asks for neither errors nor sheets."""
+    """Held-out samples as latents, encoded once. Empty where the configuration asks for neither errors nor sheets.
 
-    def __init__(self, config: Config, parts: Parts, folder: Path) -> None:
-        self.config, self.parts, self.folder = config, parts, folder / "samples"
+    Args:
+        sizes: of the training pictures; held-out scenes have the first of them.
+        folder: of the run, for its sheets; None: write none, on processes other than the main one.
+    """
+
+    def __init__(self, config: Config, encoding: Encoding, sizes: list[Size], folder: Path | None) -> None:
+        self.config, self.encoding, self.sizes, self.folder = config, encoding, sizes, folder
         self.batches: list[LatentBatch] = []
         self.captions: list[str] = []
         if config.log.samples_every or config.log.evaluate_every:
             self._load()
 
-    def evaluate(self, module: nn.Module) -> list[Row]:
-        """Image -> depth with the empty prompt, beside the constant and the planes."""
+    def evaluate(self, module: nn.Module, runs: int = 1) -> list[Row]:
+        """Image -> depth with the empty prompt, beside the constant and the planes; `runs` samples of each picture."""
         if self.config.stage != "post_train":
             return []
         section = self.config.evaluation
-        empty = [replace(b, context=self.parts.null_text.expand(len(b.rgb), -1, -1)) for b in self.batches]
-        return evaluate_image_to_depth(module, empty, section.steps, seed=self.config.seed, max_code=section.max_code)
+        empty = [replace(b, context=self.encoding.null_text.expand(len(b.rgb), -1, -1)) for b in self.batches]
+        options = {"runs": runs, "seed": self.config.seed, "max_code": section.max_code}
+        return evaluate_image_to_depth(module, empty, section.steps, **options)
 
     def sheet(self, module: nn.Module, step: int) -> Tensor:
         """Sample the tasks on the first held-out samples into samples/step-<step>.png; returns it, (3,H,W) in 0..1."""
@@ -50,15 +57,15 @@ class HeldOut:
         batch = LatentBatch(*(x[:columns] for x in vars(self.batches[0]).values()))
         rows = self._joint_rows(module, batch) if self.config.stage == "post_train" else self._image_rows(module, batch)
         picture = contact_sheet(rows, self.captions[:columns])
-        if self.parts.model.accelerator.is_main_process:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(self.folder / f"step-{step:08d}.png")
+        if self.folder is not None:
+            (self.folder / SHEETS).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(picture).save(self.folder / SHEETS / f"step-{step:08d}.png")
         return torch.from_numpy(picture).permute(2, 0, 1) / 255
 
     def _load(self) -> None:
-        section, data, device = self.config.evaluation, self.config.data, self.parts.device
+        section, data, device = self.config.evaluation, self.config.data, self.encoding.device
         kind = data.kind if section.path else "scenes"
-        options = replace(data, kind=kind, sizes=tuple(self.parts.source.sizes), workers=0)
+        options = replace(data, kind=kind, sizes=tuple(self.sizes), workers=0)
         source = open_source(options, device, path=section.path, heldout=True)
         bucket = int(np.argmax([count or 1 for count in source.counts]))
         available = source.counts[bucket]
@@ -72,9 +79,9 @@ class HeldOut:
             raise ValueError(f"none of {total} held-out samples can be used; check evaluation.path")
 
     def _add(self, batch: RawBatch | StoredBatch) -> None:
-        latents = self.parts.to_latents(batch)
+        latents = self.encoding.to_latents(batch)
         if isinstance(batch, RawBatch):  # the truth is not capped
-            latents = replace(latents, depth=depth_codes(batch.depth.to(self.parts.device), 2.0))
+            latents = replace(latents, depth=depth_codes(batch.depth.to(self.encoding.device), 2.0))
             self.captions += batch.captions
         self.batches.append(latents)
 
@@ -85,7 +92,7 @@ class HeldOut:
             module,
             noise,
             batch.context,
-            self.parts.null_text,
+            self.encoding.null_text,
             steps=self.config.evaluation.sheet_steps,
             cfg=self.config.evaluation.sheet_guidance,
             mu=self.config.recipe.mu,
@@ -93,7 +100,7 @@ class HeldOut:
         return {"image": self._picture(batch.rgb), "text → image": self._picture(latent)}
 
     def _joint_rows(self, module: nn.Module, batch: LatentBatch) -> dict[str, Tensor]:
-        section, seed, null = self.config.evaluation, self.config.seed, self.parts.null_text
+        section, seed, null = self.config.evaluation, self.config.seed, self.encoding.null_text
         rgb_noise, depth_noise = _noise(batch.rgb, seed), _noise(batch.depth, seed + 1)
         options = {"steps": section.sheet_steps, "mu": self.config.recipe.mu}
         guided = {**options, "cfg": section.sheet_guidance}
@@ -108,7 +115,7 @@ class HeldOut:
         return {name: show(latent) for name, show, latent in zip(ROWS, draw, pictures, strict=True)}
 
     def _picture(self, latent: Tensor) -> Tensor:
-        return self.parts.codecs.decode_images(latent).permute(0, 2, 3, 1).float().cpu()
+        return self.encoding.codecs.decode_images(latent).permute(0, 2, 3, 1).float().cpu()
 
     def _depth(self, latent: Tensor) -> Tensor:
         code = latent.float().cpu().clamp(min=MIN_CODE, max=self.config.evaluation.max_code)

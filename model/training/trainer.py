@@ -64,7 +64,8 @@ class Trainer:
         first = self._reported = self._resume()
         log = RunLog(self.folder, self.config.log, first, self.config.training.steps, self.accelerator.is_main_process)
         log.unusable(self.problems.add(self.parts.source.unusable))
-        held_out = HeldOut(self.config, self.parts, self.folder)
+        main = self.accelerator.is_main_process
+        held_out = HeldOut(self.config, self.parts.encoding, self.parts.source.sizes, self.folder if main else None)
         before = _catch_signals(self._ask_to_stop)
         try:
             self._train(first, log, held_out)
@@ -80,12 +81,12 @@ class Trainer:
 
     def _train(self, first: int, log: RunLog, held_out: HeldOut) -> None:
         steps = self.config.training.steps
-        batches = self._batches(first)
+        batches = self.batches(first)
         for step in range(first, steps):
-            self._step(step, batches, log)
+            self.update(step, batches, log)
             done = step + 1
             log.step(self.config.training.batch)
-            self._report(done, log)
+            self.report(done, log)
             if self._due(done, self.config.log.checkpoint_every) or self.stopped:
                 log.pause()
                 self._save(done)
@@ -101,8 +102,8 @@ class Trainer:
                     log.sheet(done, held_out.sheet(self.parts.model.module, done))
             log.go_on()
 
-    def _step(self, step: int, batches: Iterator, log: RunLog) -> None:
-        """One update of the weights."""
+    def update(self, step: int, batches: Iterator, log: RunLog) -> None:
+        """One update of the weights: step `step`, counted from 0, with the next of `batches(step)`."""
         passes = [self._prepare(next(batches), log) for _ in self.rows]
         levels, dropped = self._draw(step)
         levels = [_take(levels, rows, self.accelerator.device) for rows in self.rows]
@@ -111,7 +112,7 @@ class Trainer:
         counts = self._counts([batch for batch, _ in passes], levels)
         for turn, ((batch, positions), level) in enumerate(zip(passes, levels, strict=True)):
             drop = dropped[self.rows[turn]].to(batch.rgb.device)
-            batch = replace(batch, context=drop_text(batch.context, self.parts.null_text, drop))
+            batch = replace(batch, context=drop_text(batch.context, self.parts.encoding.null_text, drop))
             with self.parts.model.accumulating(last=turn == len(passes) - 1):
                 losses = self._losses(batch, level, positions)
                 # Gradients are averaged over the processes, the loss is a sum over them.
@@ -128,7 +129,7 @@ class Trainer:
 
     def _prepare(self, batch: Any, log: RunLog) -> tuple[LatentBatch, Any]:
         log.unusable(self.problems.add(batch.unusable))
-        return self.parts.to_latents(batch), batch.positions
+        return self.parts.encoding.to_latents(batch), batch.positions
 
     def _draw(self, step: int) -> tuple[Levels, Tensor]:
         """Levels and text dropout (1 = dropped) of all B samples of a step."""
@@ -158,7 +159,7 @@ class Trainer:
             return text_to_image_loss(training, batch, levels.t_rgb, noise_rgb)
         return joint_loss(training, batch, levels, noise_rgb, noise_depth, self.weights, self.parts.teacher)
 
-    def _report(self, done: int, log: RunLog) -> None:
+    def report(self, done: int, log: RunLog) -> None:
         """Mean losses since the last report. Raises FloatingPointError where they are not finite."""
         every = self.config.log.every
         due = self._due(done, every) or self._due(done, self.config.log.checkpoint_every) or self.stopped
@@ -181,7 +182,8 @@ class Trainer:
     def _due(self, done: int, every: int) -> bool:
         return every > 0 and (done % every == 0 or done == self.config.training.steps)
 
-    def _batches(self, first: int) -> Iterator:
+    def batches(self, first: int) -> Iterator:
+        """What `update` takes its data from, from step `first` on."""
         config = self.config
         data = StepBatches(
             self.parts.source,
