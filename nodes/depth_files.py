@@ -122,7 +122,7 @@ class SaveDepth(io.ComfyNode):
                     "unit",
                     options=["relative", "metre"],
                     default="relative",
-                    tooltip="Noted in the file. Depth is relative unless a Metric Depth node or a sensor gave it a unit.",
+                    tooltip="Noted in the file. Depth is relative unless a Metric Depth node or sensor gave it a unit.",
                 ),
                 io.Float.Input(
                     "step",
