@@ -1,5 +1,22 @@
 """ComfyUI nodes, one file per topic."""
 
-from . import conditions, demo, depth, images, latents, models
+from . import (
+    camera,
+    conditions,
+    demo,
+    depth,
+    depth_files,
+    images,
+    latents,
+    mesh,
+    metric,
+    models,
+    pictures,
+    pointcloud,
+    previews,
+    views,
+)
 
-NODES = [*models.NODES, *latents.NODES, *conditions.NODES, *depth.NODES, *images.NODES, *demo.NODES]
+NODES = [*models.NODES, *latents.NODES, *conditions.NODES, *depth.NODES, *images.NODES, *demo.NODES, *previews.NODES]
+NODES += [*pictures.NODES, *depth_files.NODES, *metric.NODES, *camera.NODES]
+NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES]

@@ -55,7 +55,7 @@ class PreviewPointCloud(io.ComfyNode):
             node_id="ModalityForcingPreviewPointCloud",
             display_name="Preview Point Cloud",
             category=CATEGORY,
-            description="Shows the points of a geometry, first as its picture showed them, then from wherever you like. "
+            description="Shows the points of a geometry, first as its picture showed them, then from any side. "
             "A screenshot becomes the image output on the next run.",
             inputs=[
                 GEOMETRY.Input("geometry"),
