@@ -77,14 +77,8 @@ def _trainer(config: Config, pipe: Connection) -> None:
 
     trainer = Trainer(config, open_accelerator(config.training))
     log = RunLog(trainer.folder, config.log, 0, config.training.steps, True)
-    batches = trainer.batches(0)
-
-    def step(number: int) -> None:
-        trainer.update(number, batches, log)
-        log.step(config.training.batch)
-        trainer.report(number + 1, log)
-
-    _serve(step, pipe, trainer.accelerator.device)
+    batches, held_out = trainer.batches(0), trainer.open_held_out()
+    _serve(lambda number: trainer.iterate(number, batches, log, held_out), pipe, trainer.accelerator.device)
 
 
 def _plain(config: Config, pipe: Connection) -> None:

@@ -1,6 +1,7 @@
 """Pictures and captions to latents and back, by the small demo codecs or by FLUX.2's; all of them frozen."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -137,7 +138,9 @@ class Flux2Codecs:
         except ImportError as error:
             raise ImportError("encoding text for FLUX.2 needs transformers: pip install transformers") from error
         if "tokenizer" not in self._loaded:
-            self._loaded["tokenizer"] = AutoTokenizer.from_pretrained(_have(self.section.text, "codec.text"))
+            folder = Path(_have(self.section.text, "codec.text"))
+            inside = (folder / "tokenizer_config.json").is_file()  # a pipeline keeps it in a folder beside
+            self._loaded["tokenizer"] = AutoTokenizer.from_pretrained(folder if inside else folder.parent / "tokenizer")
         return self._loaded["tokenizer"]
 
     def _once(self, name: str, load) -> nn.Module:

@@ -64,8 +64,7 @@ class Trainer:
         first = self._reported = self._resume()
         log = RunLog(self.folder, self.config.log, first, self.config.training.steps, self.accelerator.is_main_process)
         log.unusable(self.problems.add(self.parts.source.unusable))
-        main = self.accelerator.is_main_process
-        held_out = HeldOut(self.config, self.parts.encoding, self.parts.source.sizes, self.folder if main else None)
+        held_out = self.open_held_out()
         before = _catch_signals(self._ask_to_stop)
         try:
             self._train(first, log, held_out)
@@ -79,31 +78,39 @@ class Trainer:
             with self.parts.averages.in_place():
                 save_released(self.parts.model, self.config, self.folder / FINAL, self.accelerator)
 
+    def open_held_out(self) -> HeldOut:
+        """The held-out samples; only the main process writes their sheets."""
+        folder = self.folder if self.accelerator.is_main_process else None
+        return HeldOut(self.config, self.parts.encoding, self.parts.source.sizes, folder)
+
     def _train(self, first: int, log: RunLog, held_out: HeldOut) -> None:
-        steps = self.config.training.steps
         batches = self.batches(first)
-        for step in range(first, steps):
-            self.update(step, batches, log)
-            done = step + 1
-            log.step(self.config.training.batch)
-            self.report(done, log)
-            if self._due(done, self.config.log.checkpoint_every) or self.stopped:
-                log.pause()
-                self._save(done)
-                log.go_on()
+        for step in range(first, self.config.training.steps):
+            self.iterate(step, batches, log, held_out)
             if self.stopped:
-                LOG.warning("stopped after step %d; the same command continues from there", done)
+                LOG.warning("stopped after step %d; the same command continues from there", step + 1)
                 return
-            log.pause()
+
+    def iterate(self, step: int, batches: Iterator, log: RunLog, held_out: HeldOut) -> None:
+        """Step `step`, counted from 0, with the next of `batches(step)`, and whatever is due after it."""
+        self.update(step, batches, log)
+        done, section = step + 1, self.config.log
+        log.step(self.config.training.batch)
+        self.report(done, log)
+        log.pause()
+        if self._due(done, section.checkpoint_every) or self.stopped:
+            self._save(done)
+        evaluates, samples = self._due(done, section.evaluate_every), self._due(done, section.samples_every)
+        if (evaluates or samples) and not self.stopped:
             with self.parts.averages.in_place():
-                if self._due(done, self.config.log.evaluate_every):
+                if evaluates:
                     log.evaluation(done, held_out.evaluate(self.parts.model.module))
-                if self._due(done, self.config.log.samples_every):
+                if samples:
                     log.sheet(done, held_out.sheet(self.parts.model.module, done))
-            log.go_on()
+        log.go_on()
 
     def update(self, step: int, batches: Iterator, log: RunLog) -> None:
-        """One update of the weights: step `step`, counted from 0, with the next of `batches(step)`."""
+        """One update of the weights."""
         passes = [self._prepare(next(batches), log) for _ in self.rows]
         levels, dropped = self._draw(step)
         levels = [_take(levels, rows, self.accelerator.device) for rows in self.rows]
