@@ -69,6 +69,10 @@ class LatentStore:
         self._starts = [np.cumsum([0, *(len(part["rgb"]) for part in parts)]) for parts in self._parts]
         self.counts: list[int | None] = [int(starts[-1]) for starts in self._starts]
 
+    def __reduce__(self) -> tuple:
+        """Loader processes map the files themselves; pickling would copy them."""
+        return (LatentStore, (self.root,))
+
     def null_text(self) -> Tensor:
         """(1,L,C) embedding of the empty prompt."""
         if self._words is not None:

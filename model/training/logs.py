@@ -24,7 +24,7 @@ class RunLog:
 
     def __init__(self, folder: Path, section: LogSection, first: int, steps: int, main: bool) -> None:
         self.main, self._writer, self._bar = main, None, None
-        self._started, self._samples = time.monotonic(), 0
+        self._started, self._samples, self._done = time.monotonic(), 0, first
         if not main:
             return
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,6 +38,7 @@ class RunLog:
     def step(self, samples: int) -> None:
         """One step with this many samples is done."""
         self._samples += samples
+        self._done += 1
         if self._bar is not None:
             self._bar.update(1)
 
@@ -77,6 +78,11 @@ class RunLog:
         """Samples that were skipped, by name."""
         for name, reason in found:
             LOG.warning("skipped %s: %s", name, reason)
+
+    def skipped(self, counts: dict[str, int]) -> None:
+        """How many samples were skipped in the whole run, by reason."""
+        if self.main:
+            self._write({"step": self._done, "skipped": counts})
 
     def pause(self) -> None:
         """What follows (saving, sampling) is not training time."""

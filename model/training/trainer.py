@@ -68,15 +68,23 @@ class Trainer:
         before = _catch_signals(self._ask_to_stop)
         try:
             self._train(first, log, held_out)
+            self._report_problems(log)
         finally:
             _restore_signals(before)
             log.close()
-        report = self.problems.report()
-        if report:
-            LOG.warning("data:\n%s", report)
         if not self.stopped:
             with self.parts.averages.in_place():
                 save_released(self.parts.model, self.config, self.folder / FINAL, self.accelerator)
+
+    def _report_problems(self, log: RunLog) -> None:
+        """The samples that any process skipped, in one list."""
+        from accelerate.utils import gather_object
+
+        mine = [(name, reason) for reason, names in self.problems.names.items() for name in names]
+        self.problems.add(gather_object(mine))
+        if self.problems.names:
+            log.skipped(self.problems.counts)
+            LOG.warning("data:\n%s", self.problems.report())
 
     def open_held_out(self) -> HeldOut:
         """The held-out samples; only the main process writes their sheets."""

@@ -95,7 +95,8 @@ def train(path: Path, *changes: str) -> Config:
 
 
 def curve(config: Config) -> list[dict[str, float]]:
-    return [{name: entry[name] for name in ("step", *LOSSES)} for entry in read_curve(config.output)]
+    entries = [entry for entry in read_curve(config.output) if "rgb" in entry]
+    return [{name: entry[name] for name in ("step", *LOSSES)} for entry in entries]
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:
@@ -126,6 +127,7 @@ def test_two_processes_and_sharded_ones_equal_one(path, tmp_path):
     shards = [
         "training.steps=5",
         "log.checkpoint_every=5",
+        "training.micro_batch=2",
         "output=" + (tmp_path / "shards").as_posix(),
         "training.sharding=fsdp",
         "training.gradient_checkpointing=true",
@@ -367,6 +369,7 @@ def test_training_on_files_and_scenes_reports_bad_samples(path, tmp_path, codecs
         train(path, *changes, *(f"{k}={v}" for k, v in codecs.items()))
     assert "skipped 00000003: unreadable picture" in caplog.text
     assert "1 skipped, no caption: 00000004" in caplog.text
+    assert read_curve(tmp_path / "run")[-1] == {"step": 2, "skipped": {"no caption": 1, "unreadable picture": 1}}
     changes = ["data.path=", "data.kind=scenes", "data.sizes=[[32, 32]]", "training.steps=1", "data.workers=1"]
     train(path, *changes, *(f"{k}={v}" for k, v in codecs.items()), f"output={(tmp_path / 'fly').as_posix()}")
 
