@@ -1,4 +1,4 @@
-"""``run.py demo [serve]``: run the shipped workflows on a real ComfyUI and show where the results are."""
+"""``run.py demo [serve]``: run the three modes on a real ComfyUI with a small model, and show where the results are."""
 
 import importlib
 import json
@@ -9,82 +9,117 @@ from pathlib import Path
 
 from . import INPUTS, WORK, WORKFLOWS, TaskError, end_on_terminate
 from .bench import PACKAGE, import_as_package
+from .contact_sheet import Row, write_sheet
 from .serve import free_port_from, stay, user_server
 from .server import GraphError, Server
 from .workflow import to_api
 
-# In the order of the story: both at once, one from the other, then what is built on them.
-DEMOS = ("joint", "image_to_depth", "depth_to_image", "joint_then_refine", "depth_for_controlnet")
+# In the order of the story: both at once, then one from the other.
+DEMOS = ("joint", "image_to_depth", "depth_to_image")
 RESULTS = WORK / "demo"
-# The inputs that name a file in models/diffusion_models.
-LOADERS = {"UNETLoader": "unet_name", "ModalityForcingLoadModel": "model_name"}
-RANDOM_CHECKPOINT = "modality_forcing_random.safetensors"
+SIDE, STEPS = 256, 20  # the shipped workflows are set for the released model: 512 pixels, 50 steps
+
+SMALL_LOADER = "ModalityForcingLoadSmall"
+SMALL_FOLDER = "modality_forcing_small"
+RANDOM_FOLDER = "random"
+# What a small model stands in for, and the output that it does so with.
+LOADERS = {"ModalityForcingLoadModel": 0, "UNETLoader": 0, "CLIPLoader": 1, "VAELoader": 2}
+SIZES = {"ModalityForcingEmptyLatent": ("width", "height"), "ModalityForcingFitImage": ("max_side",)}
 
 
 def run_demos(server: Server) -> list[Path]:
-    """Run every demo workflow and copy what it saves into RESULTS; returns the copies."""
-    paths = [WORKFLOWS / f"{name}.json" for name in DEMOS]
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
-        raise TaskError(f"There is no demo workflow in {WORKFLOWS}; expected {', '.join(DEMOS)} (.json).")
-    checkpoint = _checkpoint(server)
+    """Run every demo workflow and copy what it saves into RESULTS; returns the copies, the contact sheet first."""
+    model_name = small_model(server)
     info = server.object_info()
-    results = []
-    for path in paths:
-        print(f"{path.stem} ...", end=" ", flush=True)
+    shutil.rmtree(RESULTS, ignore_errors=True)
+    rows, results = [], []
+    for name in DEMOS:
+        print(f"{name} ...", end=" ", flush=True)
         started = time.monotonic()
-        prompt = to_api(json.loads(path.read_text(encoding="utf-8")), info)
-        _fit(prompt, server, checkpoint)
+        graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+        prompt = use_small_model(to_api(graph, info), model_name)
+        resize(prompt, SIDE, STEPS)
+        given = upload_pictures(prompt, server)
         try:
             outputs = server.run(prompt)
         except GraphError as error:
             print("failed")
-            raise TaskError(f"{path.name}: {error}\nThe log is {server.log}") from error
-        print(f"{time.monotonic() - started:.1f} s")
-        results += _keep(server, outputs, RESULTS / path.stem)
-    return results
+            raise TaskError(f"{name}: {error}\nThe log is {server.log}") from error
+        kept = _keep(server, outputs, RESULTS / name)
+        seconds = time.monotonic() - started
+        print(f"{seconds:.1f} s")
+        rows.append(Row(f"{name.replace('_', ' ')}   {seconds:.1f} s", [*given, *kept], given=len(given)))
+        results += kept
+    return [write_sheet(RESULTS / "contact_sheet.png", rows), *results]
 
 
-def _checkpoint(server: Server) -> str:
-    """The name of the checkpoint to use: an installed one of ours, else one of random weights that is made here."""
-    installed = [name for name in _offered(server) if "modality" in name.lower() and name != RANDOM_CHECKPOINT]
+def small_model(server: Server) -> str:
+    """The name of the small model to use: an installed or bundled one, else one of random weights that is made here."""
+    installed = [name for name in _offered(server) if Path(name).parent.name != RANDOM_FOLDER]
     if installed:
+        print(f"The small model is {installed[0]}.")
         return installed[0]
-    path = server.models / "diffusion_models" / RANDOM_CHECKPOINT
     print(
-        "No trained Modality Forcing checkpoint is installed: the workflows run on RANDOM weights, and the results "
-        f"are noise.\nFor real ones put the released checkpoint into {path.parent}, under a name with 'modality' in it."
+        "No trained small model is installed: the workflows run on RANDOM weights, and the results are noise.\n"
+        f"A trained one goes into a folder in {server.models / SMALL_FOLDER}. The workflows themselves are set for the "
+        "released checkpoint; their notes say which files it needs."
     )
-    if not path.is_file():
-        import_as_package()
-        importlib.import_module(f"{PACKAGE}.model.demo.random_checkpoint").write(path)
-    return RANDOM_CHECKPOINT
+    import_as_package()
+    random_checkpoint = importlib.import_module(f"{PACKAGE}.model.demo.random_checkpoint")
+    path = random_checkpoint.write(server.models / SMALL_FOLDER / RANDOM_FOLDER)
+    return next(name for name in _offered(server) if Path(name) == Path(RANDOM_FOLDER, path.name))
 
 
 def _offered(server: Server) -> list[str]:
-    return server.get_json("/object_info/UNETLoader")["UNETLoader"]["input"]["required"]["unet_name"][0]
+    kind, *options = server.get_json(f"/object_info/{SMALL_LOADER}")[SMALL_LOADER]["input"]["required"]["model_name"]
+    return options[0]["options"] if kind == "COMBO" else kind
 
 
-def _fit(prompt: dict, server: Server, checkpoint: str) -> None:
-    """Put the checkpoint into the loaders and the workflow's pictures onto the server."""
+def use_small_model(prompt: dict, model_name: str) -> dict:
+    """The prompt with one Load Small Model in place of its loaders of model, text encoder and image autoencoder."""
+    outputs = {key: LOADERS[node["class_type"]] for key, node in prompt.items() if node["class_type"] in LOADERS}
+    if not outputs:
+        raise ValueError(f"the prompt loads no model by any of {', '.join(LOADERS)}")
+    small = str(1 + max(map(int, prompt)))
+
+    def moved(value):
+        is_link = isinstance(value, list) and value[0] in outputs
+        return [small, outputs[value[0]]] if is_link else value
+
+    result = {
+        key: {**node, "inputs": {name: moved(value) for name, value in node["inputs"].items()}}
+        for key, node in prompt.items()
+        if key not in outputs
+    }
+    return {**result, small: {"class_type": SMALL_LOADER, "inputs": {"model_name": model_name}}}
+
+
+def resize(prompt: dict, side: int, steps: int) -> None:
+    """Set the prompt's sizes in pixels and its steps."""
     for node in prompt.values():
-        if node["class_type"] in LOADERS:
-            node["inputs"][LOADERS[node["class_type"]]] = checkpoint
-        picture = node["inputs"].get("image")
-        if isinstance(picture, str) and (INPUTS / picture).is_file():
-            node["inputs"]["image"] = server.upload_image(INPUTS / picture)
+        node["inputs"].update(dict.fromkeys(SIZES.get(node["class_type"], ()), side))
+        if node["class_type"] == "ModalityForcingSchedule":
+            node["inputs"]["steps"] = steps
+
+
+def upload_pictures(prompt: dict, server: Server) -> list[Path]:
+    """Put the pack's own example pictures that the prompt loads onto the server; returns their paths."""
+    pictures = []
+    for node in prompt.values():
+        if node["class_type"] == "LoadImage" and (INPUTS / node["inputs"]["image"]).is_file():
+            pictures.append(INPUTS / node["inputs"]["image"])
+            node["inputs"]["image"] = server.upload_image(pictures[-1])
+    return pictures
 
 
 def _keep(server: Server, outputs: dict, folder: Path) -> list[Path]:
-    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     kept = []
-    for files in (files for output in outputs.values() for files in output.values()):
-        for file in files:
-            if isinstance(file, dict) and file.get("type") == "output":
-                path = folder / file["filename"]
-                path.write_bytes(server.view(file["filename"], file.get("subfolder", ""), file["type"]))
-                kept.append(path)
+    for key in sorted(outputs, key=int):
+        for file in outputs[key].get("images", []):
+            path = folder / file["filename"]
+            path.write_bytes(server.view(file["filename"], file["subfolder"], file["type"]))
+            kept.append(path)
     return kept
 
 
@@ -92,11 +127,12 @@ def main(arguments: list[str]) -> int:
     """Run the demos; with ``serve`` keep the server. Returns the exit status."""
     end_on_terminate()
     serve = arguments == ["serve"]
+    started = time.monotonic()
     try:
         with user_server(free_port_from(8188) if serve else 0) as server:
             server.check_pack()
             results = run_demos(server)
-            print("\nResults:", *results, sep="\n  ")
+            print(f"\nDone in {time.monotonic() - started:.0f} s. Results:", *results, sep="\n  ", flush=True)
             if serve:
                 stay(server)
     except TaskError as error:

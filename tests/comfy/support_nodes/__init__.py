@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import comfy.controlnet
 import comfy.patcher_extension
 import torch
 from comfy_api.latest import ComfyExtension, io
@@ -127,6 +128,32 @@ def _clean(x, t, mean, std):
     return mean + std**2 * signal / (signal**2 * std**2 + t**2) * (x - signal * mean)
 
 
+class RecordingControl(comfy.controlnet.ControlBase):
+    """A ControlNet that adds nothing, and writes the hint it is asked to work with to a file."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def get_control(self, *_args, **_kwargs):
+        save_file({"hint": self.cond_hint_original.contiguous()}, Path(self.file))
+
+    def copy(self):
+        copied = RecordingControl(self.file)
+        self.copy_to(copied)
+        return copied
+
+
+class ControlNet(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        return _schema("TestControlNet", [io.String.Input("file")], [io.ControlNet.Output(id="control")])
+
+    @classmethod
+    def execute(cls, file):
+        return io.NodeOutput(RecordingControl(file))
+
+
 class TestExtension(ComfyExtension):
     async def get_node_list(self):
         return [
@@ -140,6 +167,7 @@ class TestExtension(ComfyExtension):
             SaveImage,
             PartialLoad,
             GaussianModel,
+            ControlNet,
         ]
 
 

@@ -1,0 +1,78 @@
+"""The workflows' example inputs and thumbnails: procedural scenes and their true depth, not made by a model."""
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..model.depth.pictures import depth_picture
+from ..model.training.scenes import generate
+from . import INPUTS, WORKFLOWS
+from .workflow_catalogue import DEPTH, DEPTH_WITH_HOLE, PICTURE, PICTURE_WITH_HOLE
+
+SIZE = (384, 512)  # height, width
+SEED, OTHER_SEED = 13, 4
+THUMBNAIL = (300, 400)
+
+
+def write_pictures() -> list[Path]:
+    """Write workflows/input/*.png and workflows/*.jpg; returns their paths."""
+    INPUTS.mkdir(parents=True, exist_ok=True)
+    scenes = generate([SEED, OTHER_SEED], SIZE)
+    colours = scenes.rgb.movedim(1, -1)
+    depths = depth_picture(scenes.depth, scenes.valid)
+    hole = torch.zeros(SIZE, dtype=torch.bool)
+    hole[128:304, 176:368] = True
+    inputs = {
+        PICTURE: _picture(colours[0]),
+        DEPTH: _picture(depths[0]).convert("L"),
+        PICTURE_WITH_HOLE: _with_hole(colours[0], hole),
+        DEPTH_WITH_HOLE: _with_hole(depths[0], hole),
+    }
+    for name, picture in inputs.items():
+        picture.save(INPUTS / name, optimize=True)
+    thumbnails = _thumbnails(colours, depths, hole)
+    for name, picture in thumbnails.items():
+        _picture(picture).save(WORKFLOWS / f"{name}.jpg", quality=85, optimize=True)
+    return [*(INPUTS / name for name in inputs), *(WORKFLOWS / f"{name}.jpg" for name in thumbnails)]
+
+
+def _thumbnails(colours: Tensor, depths: Tensor, hole: Tensor) -> dict[str, Tensor]:
+    """What goes in on the left, what comes out on the right."""
+    colour, depth = colours[0], depths[0]
+    grey = torch.full_like(colour, 0.5)
+    missing = hole[..., None]
+    return {
+        "joint": _halves(colours[1], depths[1]),
+        "image_to_depth": _halves(colour, depth),
+        "depth_to_image": _halves(depth, colour),
+        "joint_refine": _halves(colours[1], depths[1].pow(0.6)),
+        "depth_to_controlnet": _halves(depth, _painted(colour)),
+        "depth_inpaint": _halves(torch.where(missing, grey, depth), colour),
+        "rgbd_inpaint": _halves(torch.where(missing, grey, colour), colour),
+    }
+
+
+def _halves(left: Tensor, right: Tensor) -> Tensor:
+    """(H,W,3) twice -> (300,400,3): the left half of one and the right half of the other, with a white line between."""
+    planes = torch.stack([left, right]).movedim(-1, 1)
+    left, right = torch.nn.functional.interpolate(planes, THUMBNAIL, mode="bilinear", antialias=True).movedim(1, -1)
+    middle = THUMBNAIL[1] // 2
+    return torch.cat([left[:, : middle - 1], torch.ones(THUMBNAIL[0], 2, 3), right[:, middle + 1 :]], dim=1)
+
+
+def _painted(colour: Tensor) -> Tensor:
+    """Few colours, warmer: stands for another model's picture of the same space."""
+    return ((colour * 5).round() / 5 * torch.tensor([1.1, 0.95, 0.75])).clamp(0, 1)
+
+
+def _picture(values: Tensor) -> Image.Image:
+    return Image.fromarray((values * 255).round().byte().numpy())
+
+
+def _with_hole(values: Tensor, hole: Tensor) -> Image.Image:
+    """RGBA, transparent in the hole: Load Image makes a mask of it."""
+    picture = _picture(values)
+    picture.putalpha(Image.fromarray((~hole).byte().numpy() * 255))
+    return picture
