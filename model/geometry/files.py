@@ -51,7 +51,7 @@ def save_glb(path: str | Path, shape: PointCloud | Mesh) -> Path:
     return _save(path, ".glb", _glb_parts(shape))
 
 
-def _save(path: str | Path, suffix: str, parts: Iterator[bytes]) -> Path:
+def _save(path: str | Path, suffix: str, parts: Iterator[bytes | np.ndarray]) -> Path:
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise ValueError(f"got the file name {path.name!r}, expected one that ends in {suffix}")
@@ -60,30 +60,34 @@ def _save(path: str | Path, suffix: str, parts: Iterator[bytes]) -> Path:
     return path
 
 
-def _ply_parts(cloud: PointCloud) -> Iterator[bytes]:
+def _ply_parts(cloud: PointCloud) -> Iterator[bytes | np.ndarray]:
     _check_cloud(cloud)
-    columns = [_Column(cloud.points, "<f4", GLTF_AXES)]
-    names = ["float x", "float y", "float z"]
+    columns = {name: (cloud.points[:, i], GLTF_AXES[i]) for i, name in enumerate(("x", "y", "z"))}
     if cloud.normals is not None:
-        columns.append(_Column(cloud.normals, "<f4", GLTF_AXES))
-        names += ["float nx", "float ny", "float nz"]
-    columns.append(_Column(cloud.colors, "u1"))
-    names += ["uchar red", "uchar green", "uchar blue"]
+        columns |= {name: (cloud.normals[:, i], GLTF_AXES[i]) for i, name in enumerate(("nx", "ny", "nz"))}
     header = [
         "ply",
         "format binary_little_endian 1.0",
         "comment axes: x right, y up, z towards the viewer (glTF)",
         f"element vertex {len(cloud)}",
-        *(f"property {name}" for name in names),
+        *(f"property float {name}" for name in columns),
+        *(f"property uchar {name}" for name in ("red", "green", "blue")),
         "end_header\n",
     ]
     yield "\n".join(header).encode("ascii")
+    # A row of the file; the colour is one field of three bytes, which copies three times faster than one by one.
+    row = np.dtype([*((name, "<f4") for name in columns), ("colour", "V3")])
+    colours = np.ascontiguousarray(cloud.colors).view("V3")[:, 0]
     for start in range(0, len(cloud), _CHUNK):
-        # Side by side as bytes: one row of the result is one point.
-        yield np.concatenate([column.rows(start).view(np.uint8) for column in columns], axis=1).tobytes()
+        chosen = slice(start, start + _CHUNK)
+        rows = np.empty(len(colours[chosen]), row)
+        for name, (values, sign) in columns.items():
+            np.multiply(values[chosen], np.float32(sign), out=rows[name])
+        rows["colour"] = colours[chosen]
+        yield rows
 
 
-def _glb_parts(shape: PointCloud | Mesh) -> Iterator[bytes]:
+def _glb_parts(shape: PointCloud | Mesh) -> Iterator[bytes | np.ndarray]:
     writer = _Glb()
     if isinstance(shape, PointCloud):
         _check_cloud(shape)
@@ -166,7 +170,7 @@ class _Glb:
         self.size += length + len(padding)
         return len(self.views) - 1
 
-    def container(self, primitive: dict[str, Any], texture: np.ndarray | None) -> Iterator[bytes]:
+    def container(self, primitive: dict[str, Any], texture: np.ndarray | None) -> Iterator[bytes | np.ndarray]:
         """The GLB file of one mesh with one material, part by part."""
         surface: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
         document: dict[str, Any] = {
@@ -199,4 +203,4 @@ class _Glb:
             if isinstance(content, bytes):
                 yield content
             else:
-                yield from (chunk.tobytes() for chunk in content.chunks())
+                yield from content.chunks()
