@@ -65,8 +65,9 @@ class Parts:
 def open_encoding(config: Config, source: Source, device: torch.device) -> Encoding:
     """The codecs of a configuration, with the empty prompt's embedding."""
     codecs = open_codecs(config.codec, device)
-    null_text = source.null_text() if isinstance(source, LatentStore) else codecs.encode_text([""])
-    return Encoding(device, codecs, null_text.to(device), config.data.far_code)
+    if isinstance(source, LatentStore):
+        return Encoding(device, codecs, source.null_text().to(device), source.notes["far_code"])
+    return Encoding(device, codecs, codecs.encode_text([""]).to(device), config.data.far_code)
 
 
 def assemble(config: Config, accelerator: Any) -> Parts:

@@ -59,7 +59,9 @@ class DataSection:
     sizes: tuple[tuple[int, int], ...] = ((512, 512),)  # (height, width); each sample takes the nearest aspect
     depth_scale: float = 0.0  # depth of one stored unit; 0: what the file notes, else 1
     sky_from: float = 0.0  # stored depth from which a pixel is sky (known to be far); 0: there is no such value
-    far_code: float = 2.0  # depth codes are capped here, sky gets it; 2: no cap. 1.75 is 4 times the mean depth
+    far_code: float = (
+        2.0  # depth codes are capped here, sky gets it; 2: no cap. 1.75 is 4 x the mean. Latents bring theirs
+    )
     mirror: bool = True  # half of the samples mirrored; captions that name a side are kept true
     sparse: str = "dense"  # scenes only: what a sensor leaves of the depth
     difficulty: str = "full"  # scenes only

@@ -107,7 +107,7 @@ class HeldOut:
         empty = null.expand(len(batch.rgb), -1, -1)
         _, found = sample(module, batch.rgb, depth_noise, empty, None, mode="i2d", **options)
         # Nothing is known beyond the data's cap: the model has never seen a code above it.
-        given = batch.depth.clamp(max=self.config.data.far_code)
+        given = batch.depth.clamp(max=self.encoding.far_code)
         image, _ = sample(module, rgb_noise, given, batch.context, null, mode="d2i", **guided)
         both = sample(module, rgb_noise, depth_noise, batch.context, null, mode="joint", log2_alpha=5.0, **guided)
         pictures = (batch.rgb, batch.depth, found, image, *both)

@@ -55,7 +55,7 @@ class Trainer:
             recipe.rgb_weight, recipe.depth_weight, recipe.distill_weight, recipe.distill_high, recipe.distill_low
         )
         self.problems = Problems()
-        self._stop_asked = False
+        self._signals: set[int] = set()  # received so far
         self._reported = 0  # step of the last report
         self._sums = torch.zeros(2 * len(TERMS) + 1, device=accelerator.device)  # of losses, of counts, of the norm
 
@@ -159,7 +159,7 @@ class Trainer:
         counts = torch.zeros(len(TERMS) + 1, device=self.accelerator.device)
         for batch, level in zip(batches, levels, strict=True):
             counts[:-1] += count_elements(batch, level, self.weights)
-        counts[-1] = float(self._stop_asked)
+        counts[-1] = float(bool(self._signals))
         counts = self.accelerator.reduce(counts, reduction="sum")
         self.stopped = bool(counts[-1] > 0)
         return dict(zip(TERMS, counts, strict=False))
@@ -208,7 +208,7 @@ class Trainer:
             config.data.mirror,
             config.seed,
         )
-        return iter(DataLoader(data, batch_size=None, num_workers=config.data.workers))
+        return iter(DataLoader(data, batch_size=None, num_workers=config.data.workers, worker_init_fn=_ignore_signals))
 
     def _resume(self) -> int:
         found = checkpoints.list_checkpoints(self.folder)
@@ -226,9 +226,9 @@ class Trainer:
         )
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
-        if self._stop_asked:
-            raise KeyboardInterrupt  # the second time: at once, without a checkpoint
-        self._stop_asked = True
+        if number == signal.SIGINT and number in self._signals:
+            raise KeyboardInterrupt  # Ctrl-C a second time: at once, without a checkpoint
+        self._signals.add(number)
 
 
 def split_rows(config: Config, process: int, processes: int) -> list[slice]:
@@ -267,6 +267,12 @@ def _catch_signals(handler: Any) -> dict[int, Any]:
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
+def _ignore_signals(worker: int) -> None:
+    """Loader processes end when their trainer does; a signal to the whole group must not take them away before."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _restore_signals(before: dict[int, Any]) -> None:
