@@ -36,6 +36,7 @@ from .data import (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 DEPTH_SUFFIXES = (".depth.png", ".depth.exr", ".depth.npy", ".depth.tif", ".depth.tiff")
 CAPTION_SUFFIX = ".txt"
+HEADER_BYTES = 2**16
 # Names of the parts, in the order in which their absence is reported.
 _PARTS = {"image": IMAGE_SUFFIXES, "depth": DEPTH_SUFFIXES, "caption": (CAPTION_SUFFIX,)}
 _MISSING = {"image": "no picture", "depth": "no depth", "caption": "no caption"}
@@ -50,12 +51,13 @@ class Part:
     offset: int | None = None
     length: int = 0
 
-    def read(self) -> bytes:
+    def read(self, most: int | None = None) -> bytes:
+        """The content, or its first `most` bytes."""
         with self.path.open("rb") as file:
             if self.offset is None:
-                return file.read()
+                return file.read(-1 if most is None else most)
             file.seek(self.offset)
-            return file.read(self.length)
+            return file.read(self.length if most is None else min(most, self.length))
 
 
 @dataclass(frozen=True)
@@ -122,12 +124,14 @@ class FileSource:
     def _bucket(self, entry: Entry, sizes: Sequence[Size]) -> int | None:
         if len(sizes) == 1:
             return 0  # no need to open every picture
-        try:
-            with Image.open(io.BytesIO(entry.image.read())) as image:
-                return nearest_size(image.height, image.width, sizes)
-        except (UnidentifiedImageError, OSError):
-            self._note(entry.name, "unreadable picture")
-            return None
+        for most in (HEADER_BYTES, None):  # all of it where the header is longer than usual
+            try:
+                with Image.open(io.BytesIO(entry.image.read(most))) as image:
+                    return nearest_size(image.height, image.width, sizes)
+            except (UnidentifiedImageError, OSError, SyntaxError):
+                continue
+        self._note(entry.name, "unreadable picture")
+        return None
 
     def _load(self, entry: Entry, size: Size) -> RawSample:
         image = _read_image(entry)

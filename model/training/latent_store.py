@@ -12,6 +12,7 @@ them and a sample costs its own bytes. Letters: n samples of a part, h and w lat
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,4 +189,6 @@ def _write_notes(out: Path, codecs: Codecs, far_code: float, mirror: bool) -> No
         codecs.text.save(out / WORDS)
     else:
         save_atomically({"text": codecs.encode_text([""]).bfloat16().cpu()}, out / NULL_TEXT)
-    file.write_text(json.dumps(notes) + "\n", encoding="utf-8")
+    part = out / f"{NOTES}.{os.getpid()}.part"  # several processes may be starting
+    part.write_text(json.dumps(notes) + "\n", encoding="utf-8")
+    os.replace(part, file)

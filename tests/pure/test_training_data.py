@@ -259,7 +259,10 @@ def test_depth_scale_sky_and_16_bit(tmp_path):
 def test_buckets_by_aspect_and_an_empty_folder(tmp_path):
     for name, size in (("wide", (32, 64)), ("tall", (64, 32)), ("wide2", (30, 62))):
         sample_files(tmp_path / "data", name, size=size)
+    sample_files(tmp_path / "data", "broken")
+    (tmp_path / "data" / "broken.png").write_bytes(b"broken")
     source = FileSource(tmp_path / "data", "folder", [(32, 32), (32, 64), (64, 32)])
+    assert source.unusable == [("broken", "unreadable picture")]
     assert (source.sizes, source.counts) == ([(32, 64), (64, 32)], [2, 1])
     assert [s.rgb.shape for s in source.load(0, [0, 1])] == [(3, 32, 64)] * 2
     (tmp_path / "empty").mkdir()
