@@ -63,6 +63,15 @@ class Group:
     color: str = "#3f789e"
 
 
+@dataclass(frozen=True)
+class Workflow:
+    """What `build` takes beside the definitions of nodes."""
+
+    name: str
+    items: list[Node | Note]
+    groups: list[Group]
+
+
 def build(object_info: dict, name: str, items: list[Node | Note], groups: list[Group] = ()) -> dict:
     """The saved form of a workflow; the same description gives the same bytes.
 

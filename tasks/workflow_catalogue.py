@@ -5,10 +5,10 @@ All of them load the released checkpoint, its text encoder and its image autoenc
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from .workflow_builder import Group, Link, Node, Note
+from .workflow_builder import Group, Link, Node, Note, Workflow
+from .workflow_geometry import MOVE, depth_to_3d, metric_scene
 
 MODEL_FILE = "modality_forcing.safetensors"
 TEXT_ENCODER_FILE = "qwen_3_8b_fp8mixed.safetensors"
@@ -25,15 +25,6 @@ SCHEDULE_HEIGHT = 520  # with the picture that the frontend draws into it
 NOTES = Path(__file__).parent / "workflow_notes"  # the Markdown notes, one for each workflow; files.md ends them all
 CLIP = Link("clip")
 GIVEN_PAIR = (Link("given", "positive"), Link("given", "negative"))
-
-
-@dataclass(frozen=True)
-class Workflow:
-    """What `workflow_builder.build` takes."""
-
-    name: str
-    items: list[Node | Note]
-    groups: list[Group]
 
 
 def _loaders() -> list[Node]:
@@ -335,6 +326,42 @@ def rgbd_inpaint() -> Workflow:
     return Workflow("rgbd_inpaint", items, groups)
 
 
+def moved_view() -> Workflow:
+    hidden = {"samples": Link("joined"), "mask": Link("view", "holes")}
+    items = [
+        _note("moved_view", 560),
+        *_loaders(),
+        *metric_scene(2),
+        Node("view", "ModalityForcingRenderView", {"geometry": Link("posed"), **MOVE}, 3),
+        _saved("view", 4, Link("view", "image"), "moved_view", "Save View with Holes"),
+        Node("encoded", "VAEEncode", {"pixels": Link("view", "image"), "vae": Link("vae")}, 4),
+        Node("encoded_depth", "ModalityForcingEncodeGeometry", {"geometry": Link("view", "geometry")}, 4),
+        Node(
+            "joined",
+            "ModalityForcingJoinLatents",
+            {"rgb": Link("encoded"), "depth": Link("encoded_depth", "depth")},
+            4,
+        ),
+        Node("masked", "SetLatentNoiseMask", hidden, 4),
+        _text("positive", 5, PROMPT, "Prompt"),
+        _text("negative", 5, "", "Negative (empty)"),
+        _schedule(5),
+        _method(5),
+        _sampler("sampler", 6, (Link("positive"), Link("negative")), Link("masked"), GUIDANCE, "Sample in the Holes"),
+        *_decoded_image(7, "sampler", "moved_view"),
+        *_decoded_depth(7, "sampler", "moved_view", Link("image")),
+    ]
+    groups = [
+        LOAD,
+        Group("2  Scene", ["picture", "depth_file", "posed"]),
+        Group("3  Move the camera", ["view"]),
+        Group("5  Paint what was hidden", ["positive", "negative", "schedule", "method"]),
+        Group("6  Sample", ["sampler"]),
+        Group("7  Decode", ["split", "image", "depth"]),
+    ]
+    return Workflow("moved_view", items, groups)
+
+
 CATALOGUE: list[Callable[[], Workflow]] = [
     joint,
     image_to_depth,
@@ -343,4 +370,6 @@ CATALOGUE: list[Callable[[], Workflow]] = [
     depth_to_controlnet,
     depth_inpaint,
     rgbd_inpaint,
+    depth_to_3d,
+    moved_view,
 ]

@@ -6,10 +6,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..model.depth.files import save_depth
 from ..model.depth.pictures import depth_picture
-from ..model.training.scenes import generate
+from ..model.geometry.edges import DEFAULT_EDGE
+from ..model.geometry.normals import normal_picture
+from ..model.geometry.packets import make_geometry, read_geometry
+from ..model.geometry.pointcloud import point_clouds, surface_normals
+from ..model.geometry.pose import camera_pose
+from ..model.geometry.render import render_views
+from ..model.training.scenes import SceneBatch, generate
 from . import INPUTS, WORKFLOWS
 from .workflow_catalogue import DEPTH, DEPTH_WITH_HOLE, PICTURE, PICTURE_WITH_HOLE
+from .workflow_geometry import METRIC_DEPTH, MOVE
 
 SIZE = (384, 512)  # height, width
 SEED, OTHER_SEED = 13, 4
@@ -32,10 +40,12 @@ def write_pictures() -> list[Path]:
     }
     for name, picture in inputs.items():
         picture.save(INPUTS / name, optimize=True)
-    thumbnails = _thumbnails(colours, depths, hole)
+    (INPUTS / METRIC_DEPTH).unlink(missing_ok=True)
+    save_depth(INPUTS / METRIC_DEPTH, scenes.depth[0], scenes.valid[0], unit="metre")
+    thumbnails = _thumbnails(colours, depths, hole) | _geometry_thumbnails(colours[:1], scenes)
     for name, picture in thumbnails.items():
         _picture(picture).save(WORKFLOWS / f"{name}.jpg", quality=85, optimize=True)
-    return [*(INPUTS / name for name in inputs), *(WORKFLOWS / f"{name}.jpg" for name in thumbnails)]
+    return [*(INPUTS / name for name in (*inputs, METRIC_DEPTH)), *(WORKFLOWS / f"{name}.jpg" for name in thumbnails)]
 
 
 def _thumbnails(colours: Tensor, depths: Tensor, hole: Tensor) -> dict[str, Tensor]:
@@ -52,6 +62,17 @@ def _thumbnails(colours: Tensor, depths: Tensor, hole: Tensor) -> dict[str, Tens
         "depth_inpaint": _halves(torch.where(missing, grey, depth), colour),
         "rgbd_inpaint": _halves(torch.where(missing, grey, colour), colour),
     }
+
+
+def _geometry_thumbnails(colours: Tensor, scenes: SceneBatch) -> dict[str, Tensor]:
+    """The scene beside its normals, and beside itself seen from the side, holes in red."""
+    packet = make_geometry(scenes.depth[:1], scenes.valid[:1], scenes.intrinsics[:1], colours)
+    normals = normal_picture(surface_normals(read_geometry(packet), DEFAULT_EDGE))
+    move = dict(MOVE)
+    clouds = point_clouds(packet, edge_threshold=move.pop("edge_threshold"))
+    red = (0.8, 0.1, 0.1)
+    view = render_views(clouds, camera_pose(**move)[None], packet["intrinsics"], SIZE[1], SIZE[0], background=red)
+    return {"depth_to_3d": _halves(colours[0], normals[0]), "moved_view": _halves(colours[0], view.image[0])}
 
 
 def _halves(left: Tensor, right: Tensor) -> Tensor:

@@ -26,6 +26,8 @@ EXPECTED = {
     "depth_to_controlnet": {"controlnet_depth": FITTED, "controlnet_painted": FITTED},
     "depth_inpaint": {"depth_inpaint_image": FITTED, "depth_inpaint_depth": FITTED},
     "rgbd_inpaint": {"rgbd_inpaint_image": FITTED, "rgbd_inpaint_depth": FITTED},
+    "depth_to_3d": {"to_3d_depth": FULL, "to_3d_normals": FULL},
+    "moved_view": {f"moved_view_{what}": FULL for what in ("view", "image", "depth")},
 }
 
 
@@ -40,7 +42,9 @@ def prepared(server, object_info, model_name):
 
     def prepare(name: str) -> dict:
         graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-        prompt = demo.use_small_model(to_api(graph, object_info), model_name)
+        prompt = to_api(graph, object_info)
+        if nodes_of(prompt, "ModalityForcingLoadModel"):
+            prompt = demo.use_small_model(prompt, model_name)
         demo.resize(prompt, SIDE, STEPS)
         demo.upload_pictures(prompt, server)
         return prompt
