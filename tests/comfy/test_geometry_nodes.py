@@ -5,6 +5,7 @@ import torch
 from geometry_graphs import CAMERA, METRIC, PICTURE, VIEW, GeometryCase, P
 from graphs import Graph
 from modality_forcing.tasks.server import GraphError
+from PIL import Image
 
 RAMP = torch.tensor([[[1.0, 2.0, 4.0, torch.nan], [4.0, 4.0, 2.0, 2.0]]])  # (1,2,4)
 
@@ -266,6 +267,35 @@ def test_moved_view(case):
     assert torch.equal(holes[0] > 0, expected == torch.inf)
     assert torch.equal(view[0, 6, 5], torch.tensor([0.0, 0.0, 1.0]))
     assert not view[0][expected == torch.inf].any()
+
+
+def test_view_from_a_load3d_camera(case, object_info):
+    """Core's Load 3D hands out its viewer's camera, y up and looking down -z: half a unit to the right again."""
+    depth, image = two_walls()
+    picture = case.folder / "viewport.png"
+    Image.new("RGBA", (4, 4)).save(picture)
+    name = case.server.upload_image(picture)
+    (case.server.base / "input" / "3d").mkdir(exist_ok=True)
+    (case.server.base / "input" / "3d" / "any.glb").write_bytes(b"")
+    camera_output = object_info["Load3D"]["output"].index("LOAD3D_CAMERA")
+    camera = {
+        "position": {"x": 0.5, "y": 0.0, "z": 0.0},
+        "target": {"x": 0.5, "y": 0.0, "z": -1.0},
+        "zoom": 1,
+        "cameraType": "perspective",
+        "fov": 90.0,
+    }
+    moved, _, _ = render(case, depth, image, right=0.5, cracks=0)
+    for lens, expected in ((camera, moved), ({**camera, "cameraType": "orthographic"}, None)):
+        graph = Graph()
+        viewport = {"image": name, "mask": name, "normal": name, "recording": "", "camera_info": lens}
+        loaded = graph.add("Load3D", model_file="3d/any.glb", image=viewport, width=4, height=4)
+        if expected is None:
+            with pytest.raises(GraphError, match="orthographic"):
+                render(case, depth, image, graph, camera=loaded[camera_output], cracks=0)
+        else:
+            got, _, _ = render(case, depth, image, graph, camera=loaded[camera_output], cracks=0)
+            torch.testing.assert_close(got["depth"], expected["depth"])
 
 
 def test_path_and_batch_of_views(case):
