@@ -142,3 +142,20 @@ def test_da3_round_trip_keeps_an_off_centre_camera():
     back = packets.geometry_from_da3(sent)
     for key in ("depth", "points", "mask", "intrinsics", "image"):
         torch.testing.assert_close(back[key], made[key])
+
+
+def test_another_camera_moves_the_points_and_keeps_the_rest():
+    depth = torch.tensor([[[2.0, torch.nan], [4.0, 1.0]]])
+    image = torch.rand(1, 2, 2, 3, generator=torch.Generator().manual_seed(0))
+    packet = packets.make_geometry(depth, None, camera.intrinsics_from_fov_x(90.0, 2, 2), image, normals=True)
+    other = packets.with_camera(packet, camera.intrinsics_from_fov_x(126.8698976, 2, 2))  # tan of half of it is 2
+    assert torch.equal(other["depth"], packet["depth"]) and torch.equal(other["image"], image)
+    known = packet["mask"]
+    torch.testing.assert_close(other["points"][known][:, :2], 2 * packet["points"][known][:, :2])
+    assert "normal" not in other
+    flat = {key: packet[key] for key in ("depth", "mask")}  # another pack's packet, without a camera
+    torch.testing.assert_close(
+        packets.with_camera(flat, packet["intrinsics"])["points"][known], packet["points"][known]
+    )
+    with pytest.raises(ValueError, match="panorama"):
+        packets.with_camera({**flat, "points": packet["points"]}, packet["intrinsics"])
