@@ -48,7 +48,8 @@ def run_demos(server: Server) -> list[Path]:
         kept = _keep(server, outputs, RESULTS / name)
         seconds = time.monotonic() - started
         print(f"{seconds:.1f} s")
-        rows.append(Row(f"{name.replace('_', ' ')}   {seconds:.1f} s", [*given, *kept], given=len(given)))
+        pictures = [*given, *(path for path in kept if path.suffix == ".png")]
+        rows.append(Row(f"{name.replace('_', ' ')}   {seconds:.1f} s", pictures, given=len(given)))
         results += kept
     return [write_sheet(RESULTS / "contact_sheet.png", rows), *results]
 
@@ -116,7 +117,7 @@ def _keep(server: Server, outputs: dict, folder: Path) -> list[Path]:
     folder.mkdir(parents=True)
     kept = []
     for key in sorted(outputs, key=int):
-        for file in outputs[key].get("images", []):
+        for file in [*outputs[key].get("images", []), *outputs[key].get("3d", [])]:
             path = folder / file["filename"]
             path.write_bytes(server.view(file["filename"], file["subfolder"], file["type"]))
             kept.append(path)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .workflow_builder import Group, Link, Node, Note, Workflow
-from .workflow_geometry import MOVE, depth_to_3d, metric_scene
+from .workflow_geometry import CUT, MOVE, depth_to_3d, metric_scene
 
 MODEL_FILE = "modality_forcing.safetensors"
 TEXT_ENCODER_FILE = "qwen_3_8b_fp8mixed.safetensors"
@@ -21,6 +21,7 @@ PROMPT = (
     "a purple striped cone in the center. an orange house on the right."
 )  # true of the example pictures
 GUIDANCE = 4.0
+VIEWER_HEIGHT = 480
 SCHEDULE_HEIGHT = 520  # with the picture that the frontend draws into it
 NOTES = Path(__file__).parent / "workflow_notes"  # the Markdown notes, one for each workflow; files.md ends them all
 CLIP = Link("clip")
@@ -120,8 +121,24 @@ def joint() -> Workflow:
         *_joint("Sample"),
         *_decoded_image(5, "sampler", "joint"),
         *_decoded_depth(5, "sampler", "joint", Link("image")),
+        *_point_cloud(7, "joint"),
     ]
-    return Workflow("joint", items, [LOAD, *_JOINT_GROUPS, Group("4  Decode", ["split", "image", "depth"])])
+    groups = [
+        *(LOAD, *_JOINT_GROUPS),
+        Group("4  Decode", ["split", "image", "depth"]),
+        Group("5  Look around, keep", ["viewer", "cloud", "saved_cloud"]),
+    ]
+    return Workflow("joint", items, groups)
+
+
+def _point_cloud(column: int, name: str) -> list[Node]:
+    geometry, cloud = Link("depth", "geometry"), Link("cloud", "point cloud")
+    saved = {"point_cloud": cloud, "filename_prefix": f"modality_forcing/{name}_cloud"}
+    return [
+        Node("viewer", "ModalityForcingPreviewPointCloud", {"geometry": geometry}, column, height=VIEWER_HEIGHT),
+        Node("cloud", "ModalityForcingPointCloud", {"geometry": geometry, **CUT}, column),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", saved, column),
+    ]
 
 
 _JOINT_GROUPS = [
