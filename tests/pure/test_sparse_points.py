@@ -25,4 +25,4 @@ def test_pixels_of_a_map_at_another_size():
     np.testing.assert_array_equal(points_of_map(depth, valid, 2, 2), [[0.5, 0.5, 1], [1.5, 1.5, 4]])
     np.testing.assert_array_equal(points_of_map(depth, valid, 8, 8), [[2, 2, 1], [6, 6, 4]])
     with pytest.raises(ValueError, match="other proportions"):
-        points_of_map(depth, valid, 8, 4)
+        points_of_map(torch.ones(8, 8), torch.ones(8, 8, dtype=torch.bool), 32, 16)
