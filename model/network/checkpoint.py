@@ -5,7 +5,6 @@ fp8 weights, plain or with a scale per layer (as ComfyUI writes them). float16 i
 """
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,14 +141,12 @@ def save_transformer(module: nn.Module, path: str | Path, metadata: dict[str, st
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file under a temporary name beside `path`, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-    os.close(handle)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         save_file(tensors, temporary, metadata)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _open(path: Path):
