@@ -20,13 +20,7 @@ export function register(makers) {
 export function attach(node, name, widget) {
     widget.element.style.minHeight = `${widget.minHeight}px`;
     widget.element.classList.add("widget-expands"); // the older Vue renderer gives such a row the node's free height
-    const added = node.addDOMWidget(name, name, widget.element, {
-        serialize: false, // not a value of the prompt
-        hideOnZoom: false,
-        getMinHeight: () => widget.minHeight,
-        getValue: () => "",
-        setValue: () => {},
-    });
+    const added = node.addDOMWidget(name, name, widget.element, widgetOptions(widget.minHeight));
     added.serialize = false; // nor of the workflow: the positions of the saved values stay as they are
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width, widget.minWidth), Math.max(node.size[1], height)]);
@@ -34,6 +28,17 @@ export function attach(node, name, widget) {
     chain(node, "onConfigure", () => widget.restore?.());
     chain(node, "onExecuted", (output) => output?.modality_forcing && widget.result?.(output.modality_forcing));
     return added;
+}
+
+// The frontend keeps the options of removed nodes: nothing in them may lead to the widget's element.
+function widgetOptions(minHeight) {
+    return {
+        serialize: false, // not a value of the prompt
+        hideOnZoom: false,
+        getMinHeight: () => minHeight,
+        getValue: () => "",
+        setValue: () => {},
+    };
 }
 
 // Hides an ordinary widget that the user does not type into; it is saved and sent all the same.

@@ -1,0 +1,276 @@
+"""The point-cloud preview: source view, filters, camera, measuring, screenshot, release."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from modality_forcing.model.geometry.edges import depth_edges
+from modality_forcing.model.geometry.pointcloud import point_clouds
+from modality_forcing.tasks.workflow_builder import Link, Node
+
+sys.path.append(str(Path(__file__).parent))  # for widgets.py
+
+from widgets import (  # noqa: E402
+    HEIGHT,
+    WIDTH,
+    Scene,
+    await_ready,
+    close_up,
+    drag,
+    node_value,
+    open_graph,
+    output_picture,
+    run,
+    runs,
+    set_slider,
+)
+
+CLOUD = "ModalityForcingPreviewPointCloud"
+# Of three removed nodes with a widget that is nothing but an empty div, so many are never freed by the frontend itself
+# (1.32.9 and 1.49.6): one at most that was drawn last; by the Vue renderer all. What they hold must be released then.
+KEPT_BY_THE_FRONTEND = {"canvas": 1, "vue": 3}
+SCREENSHOT = "node.widgets.find(w => w.name === 'screenshot').value"
+
+
+@pytest.fixture(scope="module")
+def scene(server):
+    return Scene(server.base / "input")
+
+
+@pytest.fixture
+def shown(frontend, object_info, scene):
+    def make(both=False):
+        cloud = Node("cloud", CLOUD, {"geometry": Link("geometry", "geometry")}, column=1, width=560, height=640)
+        image = Node("shot", "PreviewImage", {"images": Link("cloud", "image")}, column=2)
+        open_graph(frontend, object_info, [*(scene.pair_nodes() if both else scene.nodes()), cloud, image])
+        frontend.first_run = run(frontend)
+        await_ready(frontend)
+        return close_up(frontend, CLOUD)
+
+    return make
+
+
+def points_shown(widget) -> int:
+    return int(widget.locator(".mf-readout").inner_text().split(" of ")[0].replace(",", ""))
+
+
+def place(widget, x: float, y: float) -> tuple[float, float]:
+    """A share of the view as a position on the page."""
+    box = widget.locator(".mf-view").bounding_box()
+    return box["x"] + x * box["width"], box["y"] + y * box["height"]
+
+
+def settings(frontend) -> dict:
+    return node_value(frontend, CLOUD, "node.properties.modality_forcing.cloud")
+
+
+def take_screenshot(frontend, widget) -> np.ndarray:
+    """The picture that the node gives on the run after a screenshot."""
+    before = node_value(frontend, CLOUD, SCREENSHOT)
+    widget.get_by_role("button", name="Becomes the node's image").click()
+    for _ in range(50):
+        if node_value(frontend, CLOUD, SCREENSHOT) != before:
+            break
+        frontend.page.wait_for_timeout(100)
+    assert node_value(frontend, CLOUD, SCREENSHOT).startswith("modality_forcing/cloud_")
+    return output_picture(frontend, run(frontend))
+
+
+def test_the_source_view_is_the_picture(frontend, shown, scene):
+    widget = shown()
+    assert (output_picture(frontend, frontend.first_run) == scene.pixels[0]).all()  # no screenshot yet
+    set_slider(widget.get_by_label("Edges", exact=True), 0)
+    taken = take_screenshot(frontend, widget)
+    valid = scene.geometry["mask"][0].numpy()
+    assert taken.shape == (HEIGHT, WIDTH, 3)
+    assert 0.5 < valid.mean() < 1
+    np.testing.assert_array_equal(taken[valid], scene.pixels[0][valid])
+    assert (taken[~valid] == 0).all()
+    assert frontend.errors == []
+
+
+def test_counts_are_pythons_and_follow_the_sliders(frontend, shown, scene):
+    widget = shown()
+    count = runs(frontend)
+    total = int(scene.geometry["mask"][0].sum())
+
+    def python_count(edge, far=0.0):
+        return len(point_clouds(scene.geometry, edge_threshold=edge, far=far)[0])
+
+    assert points_shown(widget) == python_count(0.04) < total
+    for edge in (0, 0.01, 0.2):
+        set_slider(widget.get_by_label("Edges", exact=True), edge)
+        assert points_shown(widget) == python_count(edge)
+    set_slider(widget.get_by_label("Far", exact=True), 40)
+    assert points_shown(widget) == python_count(0.2, settings(frontend)["far"]) < python_count(0.2)
+    set_slider(widget.get_by_label("Far", exact=True), 100)
+    assert points_shown(widget) == python_count(0.2)
+    assert runs(frontend) == count
+
+
+def test_edges_are_cut_in_the_picture_too(frontend, shown, scene):
+    widget = shown()
+    taken = take_screenshot(frontend, widget)
+    depth, valid = scene.geometry["depth"][:1], scene.geometry["mask"][:1]
+    keep = (valid & ~depth_edges(depth, valid, 0.04))[0].numpy()
+    np.testing.assert_array_equal(taken[keep], scene.pixels[0][keep])
+    assert (taken[~keep] == 0).all()
+
+
+def test_colours_by_depth_and_normal(frontend, shown, scene):
+    widget = shown()
+    widget.get_by_label("Colour", exact=True).select_option("normal")
+    normal = take_screenshot(frontend, widget).astype(int)
+    floor = normal[HEIGHT - 8, WIDTH // 2]
+    assert floor[1] > 230 and abs(floor[0] - 128) < 20  # points up
+    widget.get_by_label("Colour", exact=True).select_option("depth")
+    depth = take_screenshot(frontend, widget).astype(int)
+    assert depth[HEIGHT - 1, WIDTH // 2, 0] > depth[HEIGHT - 1, WIDTH // 2, 2] + 50  # near is turbo's red end
+
+
+def test_camera_moves_is_saved_and_comes_back(frontend, shown):
+    widget = shown()
+    page = frontend.page
+    before = node_value(frontend, CLOUD, "[...node.pos, ...app.canvas.ds.offset, app.canvas.ds.scale]")
+    assert (
+        settings(frontend) is None if node_value(frontend, CLOUD, "!node.properties.modality_forcing.cloud") else True
+    )
+    drag(page, place(widget, 0.5, 0.5), place(widget, 0.7, 0.4))
+    camera = settings(frontend)["camera"]
+    width, height = (widget.locator(".mf-view").bounding_box()[key] for key in ("width", "height"))
+    assert camera["yaw"] == pytest.approx(0.2 * width * 0.35, abs=2) and camera["pitch"] > 0.05 * height * 0.35
+    drag(page, place(widget, 0.5, 0.5), place(widget, 0.6, 0.5), button="right")
+    panned = settings(frontend)["camera"]
+    assert panned["yaw"] == camera["yaw"] and panned["pivot"] != camera["pivot"]
+    page.mouse.wheel(0, -300)
+    page.wait_for_timeout(600)
+    assert settings(frontend)["camera"]["distance"] == pytest.approx(panned["distance"] * np.exp(-0.5), rel=1e-6)
+    assert node_value(frontend, CLOUD, "[...node.pos, ...app.canvas.ds.offset, app.canvas.ds.scale]") == before
+
+    saved = frontend.saved()
+    (node,) = (node for node in saved["nodes"] if node["type"] == CLOUD)
+    assert node["widgets_values"] == [""]
+    page.evaluate("window.app.graph.clear()")
+    frontend.load_workflow(saved)
+    await_ready(frontend)
+    widget = close_up(frontend, CLOUD)
+    assert settings(frontend)["camera"] == node["properties"]["modality_forcing"]["cloud"]["camera"]
+    frontend.screenshot("cloud_moved")
+    close_up(frontend, CLOUD).get_by_role("button", name="Back to the camera").click()
+    assert settings(frontend)["camera"] is None
+    assert frontend.errors == []
+
+
+def test_keys_fly_and_turn(frontend, shown):
+    widget = shown()
+    widget.locator(".mf-view canvas").focus()
+    frontend.page.keyboard.press("ArrowRight")
+    frontend.page.keyboard.press("ArrowUp")
+    assert [settings(frontend)["camera"][key] for key in ("yaw", "pitch")] == [-3, -3]
+    frontend.page.keyboard.press("r")
+    frontend.page.keyboard.down("w")
+    frontend.page.wait_for_timeout(500)
+    frontend.page.keyboard.up("w")
+    frontend.page.wait_for_timeout(200)
+    camera = settings(frontend)["camera"]
+    assert camera["pivot"][2] > camera["distance"] and camera["pivot"][:2] == [0, 0]
+    assert frontend.page.evaluate("app.graph.nodes.length") == 4
+
+
+def test_distance_between_two_clicked_points(frontend, shown, scene):
+    widget = shown()
+    set_slider(widget.get_by_label("Edges", exact=True), 0)
+    box = widget.locator(".mf-view").bounding_box()
+    scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
+
+    def click(column, row):
+        x = box["x"] + (box["width"] - WIDTH * scale) / 2 + (column + 0.5) * scale
+        y = box["y"] + (box["height"] - HEIGHT * scale) / 2 + (row + 0.5) * scale
+        frontend.page.mouse.click(x, y)
+
+    widget.get_by_role("button", name="Distance between").click()
+    click(80, 180)
+    assert "click the second point" in widget.inner_text()
+    click(180, 180)
+    text = widget.locator(".mf-readout").inner_text()
+    measured = float(text.split("distance ")[1].split(" ")[0])
+    points = scene.geometry["points"][0]
+    # The nearest point within six screen pixels may be a pixel or two off the one that was clicked.
+    assert measured == pytest.approx(float(torch.dist(points[180, 80], points[180, 180])), rel=0.05)
+    assert widget.locator(".mf-markers line").evaluate("line => line.style.display") == ""
+    frontend.screenshot("cloud_measure")
+
+
+def test_a_batch_is_leafed_through(frontend, shown, scene):
+    widget = shown(both=True)
+    assert (output_picture(frontend, frontend.first_run) == scene.pixels[0]).all()
+    set_slider(widget.get_by_label("Edges", exact=True), 0)
+    widget.get_by_role("button", name="Next image").click()
+    await_ready(frontend)
+    assert points_shown(widget) == int(scene.pair["mask"][1].sum())
+
+
+def test_a_discarded_screenshot_gives_the_picture_again(frontend, shown, scene):
+    widget = shown()
+    take_screenshot(frontend, widget)
+    widget.get_by_role("button", name="Give the picture").click()
+    assert node_value(frontend, CLOUD, SCREENSHOT) == ""
+    assert (output_picture(frontend, run(frontend)) == scene.pixels[0]).all()
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "modality_forcing/none.png", "scene.npy"])
+def test_a_bad_screenshot_name_is_a_clear_error(server, scene, name):
+    from modality_forcing.tasks.server import GraphError
+
+    prompt = {
+        "1": {
+            "class_type": "ModalityForcingLoadDepth",
+            "inputs": {
+                "file": "scene.npy",
+                "meaning": "metric",
+                "scale": 0.0,
+                "near": 1.0,
+                "far": 10.0,
+                "fov_x_deg": 55.0,
+            },
+        },
+        "2": {"class_type": CLOUD, "inputs": {"geometry": ["1", 0], "screenshot": name}},
+    }
+    with pytest.raises(GraphError, match="ValueError: (got )?the screenshot"):
+        server.run(prompt)
+
+
+def test_everything_is_released_with_the_node(frontend, shown, renderer):
+    """WebGL contexts, elements and with them all listeners: the garbage collector finds them unused."""
+    frontend.page.evaluate(
+        """() => {
+            window.contexts = [];
+            const original = HTMLCanvasElement.prototype.getContext;
+            HTMLCanvasElement.prototype.getContext = function (kind, ...more) {
+                const context = original.call(this, kind, ...more);
+                if (kind === 'webgl2' && context) contexts.push(new WeakRef(context));
+                return context;
+            };
+            window.restoreContexts = () => { HTMLCanvasElement.prototype.getContext = original; };
+        }"""
+    )
+    session = frontend.page.context.new_cdp_session(frontend.page)
+    for number in range(3):
+        shown()
+        assert frontend.page.evaluate("contexts.length") >= number + 1
+        frontend.page.evaluate(
+            "(window.widgets ??= []).push(...[...document.querySelectorAll('.mf-widget')].map(e => new WeakRef(e)))"
+        )
+        frontend.page.evaluate("type => app.graph.remove(app.graph.nodes.find(node => node.type === type))", CLOUD)
+        lost = "contexts.map(c => c.deref()).filter(Boolean).every(context => context.isContextLost())"
+        assert frontend.page.evaluate(lost)
+        frontend.page.evaluate("app.graph.clear()")
+        frontend.page.wait_for_timeout(300)
+    assert frontend.page.locator(".mf-widget").count() == 0
+    session.send("HeapProfiler.collectGarbage")
+    kept = frontend.page.evaluate("restoreContexts(), widgets.filter(w => w.deref()).length")
+    assert frontend.page.evaluate("widgets.length") == 3
+    assert kept <= KEPT_BY_THE_FRONTEND[renderer], f"{kept} of 3 widgets are still held"
+    assert frontend.errors == []
