@@ -105,8 +105,9 @@ def _plain(config: Config, pipe: Connection) -> None:
     mixture = TaskMixture(recipe.image_to_depth, recipe.depth_to_image, recipe.mu)
 
     def step(number: int) -> None:
-        first, count = number * size, source.counts[0]
-        items = [i if count is None else i % count for i in range(first, first + size)]
+        count = source.counts[0]
+        first = number * size
+        items = range(first, first + size) if count is None else torch.randint(count, (size,)).tolist()
         batch = encoding.to_latents(source.stack(source.load(0, items), [False] * size))
         levels = draw_levels(size, mixture, device=device)
         noise_rgb, noise_depth = torch.randn_like(batch.rgb), torch.randn_like(batch.depth)

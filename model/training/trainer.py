@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..diffusion.levels import per_sample
 from ..network.config import RGB_CHANNELS
 from . import checkpoints
 from .assembly import Parts, assemble, save_released
@@ -160,8 +161,11 @@ class Trainer:
         for batch, level in zip(batches, levels, strict=True):
             counts[:-1] += count_elements(batch, level, self.weights)
         counts[-1] = float(bool(self._signals))
-        counts = self.accelerator.reduce(counts, reduction="sum")
-        self.stopped = bool(counts[-1] > 0)
+        if self.accelerator.num_processes == 1:
+            self.stopped = bool(self._signals)  # without waiting for the device
+        else:
+            counts = self.accelerator.reduce(counts, reduction="sum")
+            self.stopped = bool(counts[-1] > 0)
         return dict(zip(TERMS, counts, strict=False))
 
     def _losses(self, batch: LatentBatch, levels: Levels, positions: Any) -> Losses:
@@ -254,7 +258,7 @@ def count_elements(batch: LatentBatch, levels: Levels, weights: LossWeights) -> 
     if batch.depth is None:
         return torch.tensor([batch.rgb.numel(), 0.0, 0.0], device=batch.rgb.device)
     rgb = (~levels.rgb_given).sum() * of_sample
-    depth = (~batch.depth.isnan())[~levels.depth_given].sum()
+    depth = (~batch.depth.isnan() & per_sample(~levels.depth_given, batch.depth)).sum()
     return torch.stack([rgb, depth, rgb * (weights.distill > 0)]).float()
 
 
