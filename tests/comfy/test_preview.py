@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import numpy as np
@@ -49,7 +50,8 @@ def test_previews_show_both_modalities(server, make_case, sampler):
     schedule = graph.add("ModalityForcingSchedule", model=case.model(graph), steps=6, shift=1.1, log2_alpha=5.0)
     latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 1.0, sampler)
     graph.add("TestSaveLatent", latent=latent, file=str(case.folder / "out.safetensors"))
-    pictures = asyncio.run(previews_of(server, graph.prompt))
+    with ThreadPoolExecutor(1) as thread:  # the browser tests leave an event loop running in this one
+        pictures = thread.submit(asyncio.run, previews_of(server, graph.prompt)).result()
     assert len(pictures) >= 5
     for picture in pictures:
         assert picture.width == 2 * picture.height

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from modality_forcing.model.demo import random_checkpoint
 from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.training.scenes import VOCABULARY
 from modality_forcing.tasks import INPUTS, WORKFLOWS, demo
@@ -33,7 +34,8 @@ EXPECTED = {
 
 @pytest.fixture(scope="module")
 def model_name(server) -> str:
-    return demo.small_model(server)
+    path = random_checkpoint.write(server.models / demo.SMALL_FOLDER / "for workflows")
+    return f"{path.parent.name}/{path.name}"
 
 
 @pytest.fixture

@@ -181,6 +181,7 @@ def test_plan_of_a_configuration_file(tmp_path, capsys):
         data = {{ kind = "latents", path = '{tmp_path / "latents"}', sizes = [[96, 128], [64, 64]] }}
         recipe = {{ distill_weight = 0.5 }}
         training = {{ batch = 64, steps = 100, precision = "bfloat16" }}
+        log = {{ samples_every = 0, evaluate_every = 0 }}
         """
     )
     setup = plan.setup_of(config.load(path), 8, text_tokens=40, text_width=1)
