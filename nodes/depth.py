@@ -64,6 +64,54 @@ class DecodeDepth(io.ComfyNode):
         return io.NodeOutput(geometry, depth_picture(depth, valid), valid.float())
 
 
+def depth_picture_inputs() -> list[io.Input]:
+    """A picture of depth, and what its values mean; the names are those of `depth_of_picture`."""
+    return [
+        io.Image.Input("picture"),
+        io.Combo.Input(
+            "meaning",
+            options=list(MEANINGS),
+            default="disparity near-white",
+            tooltip="disparity near-white: MiDaS, Depth Anything, ControlNet pictures. depth far-white: "
+            "renderers' z passes, normalised. metric: value times scale is the depth.",
+        ),
+        io.Float.Input(
+            "near",
+            default=1.0,
+            min=0.0001,
+            max=1e6,
+            step=0.01,
+            tooltip="Depth of the near end of the picture's range. Only far / near matters where the scale is lost. "
+            "Not for metric.",
+        ),
+        io.Float.Input(
+            "far",
+            default=10.0,
+            min=0.0002,
+            max=1e9,
+            step=0.01,
+            tooltip="Depth of the far end. A larger far / near gives more relief. Not for metric.",
+        ),
+        io.Float.Input(
+            "scale",
+            default=1.0,
+            min=1e-6,
+            max=1e9,
+            step=0.001,
+            tooltip="Depth of the value 1, for metric only.",
+        ),
+        io.Boolean.Input("black_is_hole", default=False, tooltip="Pure black pixels are missing depth."),
+    ]
+
+
+def depth_of_picture(
+    picture: Tensor, meaning: str, near: float, far: float, scale: float, black_is_hole: bool, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Depth (B,H,W) and valid (B,H,W) of a depth picture, where the mask allows."""
+    depth, valid = depth_from_picture(picture, meaning, near=near, far=far, scale=scale, black_is_invalid=black_is_hole)
+    return depth, valid if mask is None else valid & mask_of_depth(mask, depth)
+
+
 class EncodeDepthPicture(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -74,39 +122,7 @@ class EncodeDepthPicture(io.ComfyNode):
             description="Turns a grey depth picture into a depth latent. What its values mean is yours to say. Sides "
             "that are not multiples of 16 are resized to the nearest one.",
             inputs=[
-                io.Image.Input("picture"),
-                io.Combo.Input(
-                    "meaning",
-                    options=list(MEANINGS),
-                    default="disparity near-white",
-                    tooltip="disparity near-white: MiDaS, Depth Anything, ControlNet pictures. depth far-white: "
-                    "renderers' z passes, normalised. metric: value times scale is the depth.",
-                ),
-                io.Float.Input(
-                    "near",
-                    default=1.0,
-                    min=0.0001,
-                    max=1e6,
-                    step=0.01,
-                    tooltip="Depth of the near end of the picture's range. Only far / near matters. Not for metric.",
-                ),
-                io.Float.Input(
-                    "far",
-                    default=10.0,
-                    min=0.0002,
-                    max=1e9,
-                    step=0.01,
-                    tooltip="Depth of the far end. A larger far / near gives more relief. Not for metric.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=1.0,
-                    min=1e-6,
-                    max=1e9,
-                    step=0.001,
-                    tooltip="Depth of the value 1, for metric only.",
-                ),
-                io.Boolean.Input("black_is_hole", default=False, tooltip="Pure black pixels are missing depth."),
+                *depth_picture_inputs(),
                 io.Mask.Input("mask", optional=True, tooltip="White where the depth may be used."),
             ],
             outputs=DEPTH_OUTPUTS,
@@ -114,10 +130,7 @@ class EncodeDepthPicture(io.ComfyNode):
 
     @classmethod
     def execute(cls, picture, meaning, near, far, scale, black_is_hole, mask: Tensor | None = None) -> io.NodeOutput:
-        depth, valid = depth_from_picture(
-            picture, meaning, near=near, far=far, scale=scale, black_is_invalid=black_is_hole
-        )
-        return _encode(depth, valid, mask)
+        return _encode(*depth_of_picture(picture, meaning, near, far, scale, black_is_hole, mask))
 
 
 class EncodeGeometry(io.ComfyNode):
@@ -139,17 +152,21 @@ class EncodeGeometry(io.ComfyNode):
     @classmethod
     def execute(cls, geometry: dict[str, Any], mask: Tensor | None = None) -> io.NodeOutput:
         packet = read_geometry(geometry)
-        return _encode(packet.depth, packet.valid, mask)
+        valid = packet.valid if mask is None else packet.valid & mask_of_depth(mask, packet.depth)
+        return _encode(packet.depth, valid)
 
 
-def _encode(depth: Tensor, valid: Tensor, mask: Tensor | None) -> io.NodeOutput:
-    if mask is not None:
-        mask = mask.reshape(-1, *mask.shape[-2:]).to(valid.device)
-        if mask.shape[-2:] != depth.shape[-2:] or mask.shape[0] not in (1, depth.shape[0]):
-            raise ValueError(
-                f"got a mask of shape {tuple(mask.shape)} for depth of shape {tuple(depth.shape)}; expected the same"
-            )
-        valid = valid & (mask >= 0.5)
+def mask_of_depth(mask: Tensor, depth: Tensor) -> Tensor:
+    """A MASK as (B or 1,H,W) bool of the depth's size."""
+    mask = mask.reshape(-1, *mask.shape[-2:]).to(depth.device)
+    if mask.shape[-2:] != depth.shape[-2:] or mask.shape[0] not in (1, depth.shape[0]):
+        raise ValueError(
+            f"got a mask of shape {tuple(mask.shape)} for depth of shape {tuple(depth.shape)}; expected the same"
+        )
+    return mask >= 0.5
+
+
+def _encode(depth: Tensor, valid: Tensor) -> io.NodeOutput:
     height, width = depth.shape[1:]
     depth, valid = resize_depth(depth, valid, *fitted_size(width, height, max(width, height)))
     samples = codec.encode(depth, valid)

@@ -10,10 +10,8 @@ from ..model.depth.pictures import (
     DEFAULT_CLIP_PERCENT,
     INVALID_COLOURS,
     MAPPINGS,
-    MEANINGS,
     POLARITIES,
     RANGES,
-    depth_from_picture,
     depth_picture,
     far_mask,
 )
@@ -23,7 +21,7 @@ from ..model.geometry.normals import PICTURES, normal_picture
 from ..model.geometry.packets import make_geometry, read_geometry, usable_depth
 from ..model.geometry.pointcloud import surface_normals
 from ..model.resize import resize_images
-from .depth import GEOMETRY
+from .depth import GEOMETRY, depth_of_picture, depth_picture_inputs
 from .models import CATEGORY as PACK
 
 CATEGORY = f"{PACK}/Geometry"
@@ -174,39 +172,7 @@ class GeometryFromPicture(io.ComfyNode):
             description="Turns a grey depth picture, from any estimator or renderer, and a camera into geometry. What "
             "the picture's values mean is yours to say.",
             inputs=[
-                io.Image.Input("picture"),
-                io.Combo.Input(
-                    "meaning",
-                    options=list(MEANINGS),
-                    default="disparity near-white",
-                    tooltip="disparity near-white: MiDaS, Depth Anything, ControlNet pictures. depth far-white: "
-                    "renderers' z passes, normalised. metric: value times scale is the depth.",
-                ),
-                io.Float.Input(
-                    "near",
-                    default=1.0,
-                    min=0.0001,
-                    max=1e6,
-                    step=0.01,
-                    tooltip="Depth of the near end of the picture's range, in any unit. Not for metric.",
-                ),
-                io.Float.Input(
-                    "far",
-                    default=10.0,
-                    min=0.0002,
-                    max=1e9,
-                    step=0.01,
-                    tooltip="Depth of the far end. A larger far / near gives more relief. Not for metric.",
-                ),
-                io.Float.Input(
-                    "scale",
-                    default=1.0,
-                    min=1e-6,
-                    max=1e9,
-                    step=0.001,
-                    tooltip="Depth of the value 1 (white), for metric only.",
-                ),
-                io.Boolean.Input("black_is_hole", default=False, tooltip="Pure black pixels are missing depth."),
+                *depth_picture_inputs(),
                 io.Float.Input("fov_x_deg", default=55.0, min=1.0, max=170.0, step=0.1, tooltip=FOV_TOOLTIP),
                 io.Mask.Input("mask", optional=True, tooltip="White where the depth may be used."),
                 io.Image.Input("image", optional=True, tooltip="The picture that the depth belongs to, for colours."),
@@ -218,11 +184,7 @@ class GeometryFromPicture(io.ComfyNode):
     def execute(
         cls, picture, meaning, near, far, scale, black_is_hole, fov_x_deg, mask=None, image=None
     ) -> io.NodeOutput:
-        depth, valid = depth_from_picture(
-            picture, meaning, near=near, far=far, scale=scale, black_is_invalid=black_is_hole
-        )
-        if mask is not None:
-            valid = valid & _mask_for(mask, depth)
+        depth, valid = depth_of_picture(picture, meaning, near, far, scale, black_is_hole, mask)
         intrinsics = intrinsics_from_fov_x(fov_x_deg, depth.shape[2], depth.shape[1])
         return io.NodeOutput(make_geometry(depth, valid, intrinsics, colours_for(image, depth)))
 
@@ -252,15 +214,6 @@ def depth_of(geometry: dict[str, Any]) -> tuple[Tensor, Tensor]:
         raise ValueError("this geometry has no depth; connect the output of a geometry node")
     valid = usable_depth(geometry["depth"], geometry.get("mask"))
     return geometry["depth"].float().cpu(), valid.cpu()
-
-
-def _mask_for(mask: Tensor, depth: Tensor) -> Tensor:
-    mask = mask.reshape(-1, *mask.shape[-2:]).to(depth.device)
-    if mask.shape[-2:] != depth.shape[-2:] or mask.shape[0] not in (1, depth.shape[0]):
-        raise ValueError(
-            f"got a mask of shape {tuple(mask.shape)} for depth of shape {tuple(depth.shape)}; expected the same"
-        )
-    return mask >= 0.5
 
 
 NODES = [DepthPicture, NormalPicture, GeometryFromPicture]
