@@ -61,8 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--runs", type=int, default=1, help="samples per picture; above 1 their mean as well")
     evaluate.add_argument("--sheet", action="store_true", help="write a sample sheet too")
     bench = command("bench", _bench, "the trainer's throughput and memory beside a plain loop")
-    bench.add_argument("--steps", type=int, default=20, help="of each turn")
-    bench.add_argument("--turns", type=int, default=3)
+    bench.add_argument("--steps", type=int, default=4, help="of each turn")
+    bench.add_argument("--turns", type=int, default=15)
     commands.add_parser("plan", help="memory and time from the shapes alone; see plan --help")
     return parser
 
