@@ -94,7 +94,7 @@ def close_up(frontend, node_type: str):
     """Bring a node into the window at zoom 1; returns the locator of its widget."""
     frontend.page.evaluate(
         """type => {
-            const node = app.graph.nodes.find(node => node.type === type);
+            const node = app.canvas.graph.nodes.find(node => node.type === type);
             app.canvas.ds.scale = 1;
             app.canvas.ds.offset = [300 - node.pos[0], 120 - node.pos[1]];
             app.canvas.setDirty(true, true);

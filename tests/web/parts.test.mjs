@@ -9,7 +9,7 @@ import { meanDepth, mapper, measuredRange, pictureValue, sortedDepth } from "../
 import { log2AlphaThrough } from "../../web/maths/schedule.mjs";
 import { flipped } from "../../web/parts/cloud_renderer.mjs";
 import { parseGeometry } from "../../web/parts/geometry_file.mjs";
-import { nextStride } from "../../web/parts/moving_detail.mjs";
+import { strideFor } from "../../web/parts/moving_detail.mjs";
 import { dollied, moved, orbited } from "../../web/parts/orbit_controls.mjs";
 import { depthSpans, pick, toScreen } from "../../web/parts/points.mjs";
 import { histogram, sample } from "../../web/parts/range_control.mjs";
@@ -77,8 +77,8 @@ test("moving: orbit keeps the pivot in the middle, moving takes it along", () =>
     assert.equal(dollied(camera, 1e-9, 2).distance, 0.02);
 });
 
-test("detail falls while frames are slow and comes back", () => {
-    assert.deepEqual([nextStride(1, 100), nextStride(8, 100), nextStride(3, 30), nextStride(3, 10), nextStride(1, 10)], [2, 8, 3, 2, 1]);
+test("detail while moving follows from what a full frame takes", () => {
+    assert.deepEqual([0.5, 25, 26, 100, 101, 225, 1e6].map(strideFor), [1, 1, 2, 2, 3, 3, 6]);
 });
 
 test("dragging: the curve goes through the pointer, whatever lies outside is brought inside", () => {

@@ -67,6 +67,11 @@ export function cloudRenderer(canvas) {
         return multiply(clipMatrix(size.k, size, viewport, scene.near, scene.far), scene.view);
     }
 
+    // Waits until everything is drawn, which nothing but reading a pixel does.
+    function finish() {
+        gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
+    }
+
     // RGBA bytes by rows from the top, alpha 0 where no point is; of the picture's size.
     function picture(scene) {
         const { width, height } = size;
@@ -94,7 +99,7 @@ export function cloudRenderer(canvas) {
         gl.getExtension("WEBGL_lose_context")?.loseContext(); // browsers keep only some 16 contexts
     }
 
-    return { load, draw, clipOf, picture, dispose };
+    return { load, draw, finish, clipOf, picture, dispose };
 }
 
 // WebGL's rows start at the bottom.

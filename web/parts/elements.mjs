@@ -105,7 +105,7 @@ export function shield(element) {
 export function onDemand(draw) {
     let frame = 0;
     return {
-        request: () => { frame ||= requestAnimationFrame((now) => { frame = 0; draw(now); }); },
+        request: () => { frame ||= requestAnimationFrame(() => { frame = 0; draw(); }); },
         dispose: () => { cancelAnimationFrame(frame); frame = -1; },
     };
 }

@@ -1,36 +1,39 @@
 // Fewer points while the camera moves, if the machine needs it; all of them as soon as it rests.
 
-const SLOW_MS = 45;
-const FAST_MS = 20;
-const COARSEST = 8;
-const REST_MS = 150;
+const FRAME_MS = 25; // what the points may take of a frame while the camera moves
+const COARSEST = 6;
+const REST_MS = 200;
 
-// request(): asks for a frame. Returns {moved, stride(now), dispose}.
+// request(): asks for a frame. Returns {moved, moving, stride, measured, dispose}.
 export function movingDetail(request) {
-    let stride = 1;
+    let needed = 1;
     let moving = false;
-    let last = 0;
     let rest = 0;
 
     function moved() {
-        if (!moving) last = 0;
         moving = true;
         clearTimeout(rest);
-        rest = setTimeout(() => { moving = false; request(); }, REST_MS);
     }
 
-    // For the frame that starts at `now`: every n-th row and column.
-    function strideNow(now) {
+    // For a frame that is about to be drawn: every n-th row and column.
+    function stride() {
         if (!moving) return 1;
-        stride = last ? nextStride(stride, now - last) : stride;
-        last = now;
-        return stride;
+        // From the frame on, not from the move: a frame may take longer than the rest.
+        clearTimeout(rest);
+        rest = setTimeout(() => { moving = false; request(); }, REST_MS);
+        return needed;
     }
 
-    return { moved, stride: strideNow, dispose: () => clearTimeout(rest) };
+    return {
+        moved,
+        stride,
+        moving: () => moving,
+        measured: (fullFrameMs) => { needed = strideFor(fullFrameMs); },
+        dispose: () => clearTimeout(rest),
+    };
 }
 
-export function nextStride(stride, frameMs) {
-    if (frameMs > SLOW_MS) return Math.min(COARSEST, stride + 1);
-    return frameMs < FAST_MS ? Math.max(1, stride - 1) : stride;
+// The cost falls with the number of points, which falls with the square of the stride.
+export function strideFor(fullFrameMs) {
+    return Math.min(COARSEST, Math.max(1, Math.ceil(Math.sqrt(fullFrameMs / FRAME_MS))));
 }

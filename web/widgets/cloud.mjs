@@ -178,14 +178,19 @@ export function cloudWidget(node) {
         };
     }
 
-    function draw(now) {
+    function draw() {
         if (!shown || !renderer || !canvas.clientWidth) return;
         const density = window.devicePixelRatio || 1;
         const screen = viewport();
         const pixels = { width: Math.round(screen.width * density), height: Math.round(screen.height * density) };
         if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
         const current = scene();
-        renderer.draw(current, pixels, detail.stride(now));
+        const began = performance.now();
+        renderer.draw(current, pixels, detail.stride());
+        if (!detail.moving()) {
+            renderer.finish();
+            detail.measured(performance.now() - began);
+        }
         ruler.draw(renderer.clipOf(current, screen), screen);
         placeFrame(screen);
     }
