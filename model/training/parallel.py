@@ -123,11 +123,8 @@ def _cast_inputs(args: tuple, dtype: torch.dtype) -> tuple:
 
 def _start_group(accelerator: Any) -> None:
     """A process group of one, where the run was not started by a launcher: sharding needs one."""
-    import tempfile
-
     from torch import distributed
 
     if not distributed.is_initialized():
         backend = "nccl" if accelerator.device.type == "cuda" else "gloo"
-        store = distributed.FileStore(tempfile.mkstemp()[1], 1)
-        distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+        distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)

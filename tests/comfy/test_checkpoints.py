@@ -1,11 +1,16 @@
 """Files of every kind through ComfyUI's own loading: the result is that of the plain module on the same file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from graphs import Graph, relative_error
-from modality_forcing.model.network.checkpoint import load_transformer
+from modality_forcing.model.network.checkpoint import load_transformer, save_transformer
+from modality_forcing.model.network.transformer import ModalityForcingTransformer
+from modality_forcing.model.training.from_text_to_image import initialise, trainable_parameters
+from modality_forcing.model.training.level_sampling import TaskMixture, draw_levels
+from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
 from safetensors.torch import save_file
 
 KEPT = ("norm", "cross_alpha", "img_in", "depth_in", "txt_in")
@@ -63,6 +68,30 @@ def test_quantised_file(case, kind):
     for got, expected in zip(case.run(graph, latent), want, strict=True):
         # ComfyUI multiplies in bfloat16 or in fp8, the plain module in float32.
         assert relative_error(got, expected) < 0.1
+
+
+def test_post_trained_model_loads_at_once(case):
+    """A joint model made from a text-to-image file, one training step old, in the layout that the trainer writes."""
+    plain = ModalityForcingTransformer(replace(case.module.config, depth_channels=0, decoder_blocks=0))
+    plain.load_state_dict({k: v for k, v in case.module.state_dict().items() if k in plain.state_dict()})
+    source = case.folder / "text_to_image.safetensors"
+    save_transformer(plain, source)
+    module = initialise(source, decoder_blocks=1, seed=0)
+    batch = LatentBatch(case.tensors["rgb"], case.tensors["depth"], case.tensors["context"])
+    levels = draw_levels(1, TaskMixture(0.0, 0.0), torch.manual_seed(0))
+    noise = case.tensors["noise"].split([128, 256], dim=1)
+    optimiser = torch.optim.AdamW(trainable_parameters(module).values(), lr=1e-2)
+    joint_loss(module, batch, levels, *noise, LossWeights()).total.backward()
+    optimiser.step()
+    path = case.server.models / "diffusion_models" / "post_trained.safetensors"
+    save_transformer(module, path)
+    case.module = load_transformer(path)
+    graph = Graph()
+    model = graph.add("ModalityForcingLoadModel", model_name=path.name, weight_dtype="default")
+    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
+    latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0)
+    for got, expected in zip(case.run(graph, latent), case.reference("joint", 5.0, 4.0, 4), strict=True):
+        assert relative_error(got, expected) < 1e-4
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
