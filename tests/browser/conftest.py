@@ -92,9 +92,12 @@ def renderer(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(browser, server: Server, renderer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
-    """The frontend, opened once for all tests of a renderer because that takes seconds."""
+    """The frontend, opened once for a file's tests of a renderer because that takes seconds.
+
+    Not once for all: the Vue renderer keeps the empty elements of removed nodes, which in time lie over others.
+    """
     server.settings({**SETTINGS, "Comfy.VueNodes.Enabled": renderer == "vue"})
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
     frontend = Frontend(page, server, renderer, tmp_path_factory.mktemp("pictures"))

@@ -178,7 +178,13 @@ def test_inside_a_subgraph(frontend, object_info, scene):
     canvas = frontend.page.locator(".mf-widget .mf-view canvas").filter(visible=True)
     box = canvas.bounding_box()
     assert box["width"] > 100 and box["height"] > 100
-    shot = Image.open(io.BytesIO(frontend.page.screenshot(clip=box))).convert("L")
-    assert np.asarray(shot).std() > 30  # a picture, not a blank
+    contrast = 0.0
+    for _ in range(50):
+        shot = Image.open(io.BytesIO(frontend.page.screenshot(clip=box))).convert("L")
+        contrast = np.asarray(shot).std()
+        if contrast > 30:
+            break
+        frontend.page.wait_for_timeout(100)
+    assert contrast > 30, "a picture, not a blank"
     # The older frontend complains of itself when a graph is opened by code.
     assert [error for error in frontend.errors if "modality-forcing" in error] == []

@@ -101,8 +101,23 @@ def close_up(frontend, node_type: str):
         }""",
         node_type,
     )
-    frontend.page.wait_for_timeout(600)
-    return frontend.page.locator(".mf-widget").filter(visible=True).first
+    frontend.page.wait_for_timeout(400)
+    widget = frontend.page.locator(".mf-widget").filter(visible=True).first
+    await_still(widget)
+    return widget
+
+
+def await_still(widget, still_s: float = 0.3, timeout_s: float = 10.0) -> None:
+    """Wait until the widget has kept its place: a busy machine takes its time to lay nodes out."""
+    end, place, since = time.monotonic() + timeout_s, None, time.monotonic()
+    while time.monotonic() < end:
+        box = widget.bounding_box()
+        if box is None or box != place:
+            place, since = box, time.monotonic()
+        elif time.monotonic() - since > still_s:
+            return
+        widget.page.wait_for_timeout(50)
+    raise TimeoutError(f"the widget is still moving after {timeout_s:.0f} s, or not shown: {place}")
 
 
 def await_ready(frontend, count: int = 1) -> None:
