@@ -35,12 +35,14 @@ _EXR_CHANNELS = ("Z", "Y", "V", "depth", "depth.Z", "depth.V", "R")
 @dataclass(frozen=True)
 class LoadedDepth:
     """A depth map (1,H,W) float32, NaN where unknown, and valid (1,H,W) bool. `unit`: what the file says, "" if
-    nothing. `warnings`: what the user should know about the file, in sentences."""
+    nothing. `warnings`: what the user should know about the file, in sentences. `negative`: pixels below 0, which are
+    holes here and a mistake in a data set."""
 
     depth: Tensor
     valid: Tensor
     unit: str
     warnings: tuple[str, ...]
+    negative: int = 0
 
 
 @dataclass
@@ -113,7 +115,7 @@ def load_depth(
         picture = torch.from_numpy(values / np.float32(raw.white or 1))[None]
         depth, valid = depth_from_picture(picture, meaning, near=near, far=far)
     unit = raw.text.get("depth_unit", "")
-    return LoadedDepth(torch.where(valid, depth, torch.nan), valid, unit, tuple(warnings))
+    return LoadedDepth(torch.where(valid, depth, torch.nan), valid, unit, tuple(warnings), int((depth < 0).sum()))
 
 
 def _plain_map(depth: Tensor, valid: Tensor | None) -> np.ndarray:

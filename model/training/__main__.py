@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     config: Config = configuration.load(options.config, options.set)
-    from .parallel import open_accelerator
+    from .parallel import close, open_accelerator
     from .trainer import Trainer
 
     accelerator = open_accelerator(config.training)
@@ -77,7 +77,7 @@ def _train(options: argparse.Namespace) -> int:
         logging.getLogger().setLevel(logging.ERROR)
     trainer = Trainer(config, accelerator)
     trainer.run()
-    accelerator.end_training()
+    close(accelerator)
     return 0
 
 

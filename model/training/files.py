@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -148,12 +147,12 @@ class FileSource:
         part = entry.depth
         try:
             if part.offset is None:
-                depth = _load_depth(part.path, self.depth_scale)
+                depth = _load_depth(entry, part.path, self.depth_scale)
             else:
                 with tempfile.TemporaryDirectory() as folder:  # the readers of the formats want a path
                     path = Path(folder) / f"depth{Path(part.suffix).suffix}"
                     path.write_bytes(part.read())
-                    depth = _load_depth(path, self.depth_scale)
+                    depth = _load_depth(entry, path, self.depth_scale)
         except (ValueError, OSError) as error:
             raise UnusableSample(entry.name, "unreadable depth", str(error)) from error
         if self.sky_from:
@@ -161,13 +160,12 @@ class FileSource:
         return depth
 
 
-def _load_depth(path: Path, scale: float | None) -> Tensor:
-    """(H,W) with NaN for unknown; negative values stay, to be refused."""
-    depth = load_depth(path, scale=scale).depth[0]
-    if path.suffix == ".npy":  # the loader takes negative depth for a hole, here it is a mistake in the data
-        values = np.load(path, mmap_mode="r")
-        depth = torch.where(torch.from_numpy(np.asarray(values < 0)).reshape(depth.shape), -1.0, depth)
-    return depth
+def _load_depth(entry: Entry, path: Path, scale: float | None) -> Tensor:
+    """(H,W) with NaN for unknown."""
+    loaded = load_depth(path, scale=scale)
+    if loaded.negative:
+        raise UnusableSample(entry.name, "negative depth", f"{loaded.negative} pixels")
+    return loaded.depth[0]
 
 
 def _read_image(entry: Entry) -> Image.Image:

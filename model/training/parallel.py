@@ -121,6 +121,12 @@ def _cast_inputs(args: tuple, dtype: torch.dtype) -> tuple:
     return (*(None if x is None else x.to(dtype) for x in args[:3]), *args[3:])
 
 
+def close(accelerator: Any) -> None:
+    """Leave the group of processes together: one that ends early takes the others' connections down with it."""
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
 def _start_group(accelerator: Any) -> None:
     """A process group of one, where the run was not started by a launcher: sharding needs one."""
     from torch import distributed

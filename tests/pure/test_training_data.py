@@ -188,6 +188,10 @@ def bad_folder(folder):
     sample_files(folder, "all-missing", depth=np.zeros((32, 32), np.float32))
     sample_files(folder, "nan", depth=np.full((32, 32), np.nan, np.float32))
     sample_files(folder, "negative", depth=np.full((32, 32), -1.0, np.float32))
+    sample_files(folder, "negative-tiff")
+    (folder / "negative-tiff.depth.npy").unlink()
+    tilted = np.linspace(-0.5, 2, 32 * 32, dtype=np.float32).reshape(32, 32)
+    Image.fromarray(tilted).save(folder / "negative-tiff.depth.tif")
     sample_files(folder, "broken-picture")
     (folder / "broken-picture.png").write_bytes((folder / "good.png").read_bytes()[:60])
     sample_files(folder, "broken-depth")
@@ -203,6 +207,7 @@ EXPECTED = {
     "all-missing": "no valid depth",
     "nan": "no valid depth",
     "negative": "negative depth",
+    "negative-tiff": "negative depth",
     "broken-picture": "unreadable picture",
     "broken-depth": "unreadable depth",
 }

@@ -116,7 +116,7 @@ accelerator = parallel.open_accelerator(first.training)
 assert accelerator.num_processes == 2, accelerator.num_processes
 for settings in (first, second):
     trainer.Trainer(settings, accelerator).run()
-accelerator.end_training()
+parallel.close(accelerator)
 """
 
 
