@@ -49,7 +49,6 @@ class JointLatent(comfy.latent_formats.LatentFormat):
 
     latent_channels = JOINT_CHANNELS
     spacial_downscale_ratio = 16
-    preview_bias = None
 
     def __init__(self) -> None:
         flux2 = comfy.latent_formats.Flux2()

@@ -64,6 +64,14 @@ class DecodeDepth(io.ComfyNode):
         return io.NodeOutput(geometry, depth_picture(depth, valid), valid.float())
 
 
+def near_far_inputs(near_tooltip: str, far_tooltip: str) -> list[io.Input]:
+    """The depths of the two ends of a picture's range."""
+    return [
+        io.Float.Input("near", default=1.0, min=0.0001, max=1e6, step=0.01, tooltip=near_tooltip),
+        io.Float.Input("far", default=10.0, min=0.0002, max=1e9, step=0.01, tooltip=far_tooltip),
+    ]
+
+
 def depth_picture_inputs() -> list[io.Input]:
     """A picture of depth, and what its values mean; the names are those of `depth_of_picture`."""
     return [
@@ -75,22 +83,10 @@ def depth_picture_inputs() -> list[io.Input]:
             tooltip="disparity near-white: MiDaS, Depth Anything, ControlNet pictures. depth far-white: "
             "renderers' z passes, normalised. metric: value times scale is the depth.",
         ),
-        io.Float.Input(
-            "near",
-            default=1.0,
-            min=0.0001,
-            max=1e6,
-            step=0.01,
-            tooltip="Depth of the near end of the picture's range. Only far / near matters where the scale is lost. "
+        *near_far_inputs(
+            "Depth of the near end of the picture's range. Only far / near matters where the scale is lost. "
             "Not for metric.",
-        ),
-        io.Float.Input(
-            "far",
-            default=10.0,
-            min=0.0002,
-            max=1e9,
-            step=0.01,
-            tooltip="Depth of the far end. A larger far / near gives more relief. Not for metric.",
+            "Depth of the far end. A larger far / near gives more relief. Not for metric.",
         ),
         io.Float.Input(
             "scale",

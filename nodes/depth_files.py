@@ -12,7 +12,7 @@ from ..model.depth.files import LOAD_SUFFIXES, LoadedDepth, load_depth, save_dep
 from ..model.depth.pictures import MEANINGS
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
-from .depth import GEOMETRY
+from .depth import GEOMETRY, near_far_inputs
 from .notes import show_on_node
 from .output_files import output_names, prefix_input, save_files
 from .pictures import CATEGORY, FOV_TOOLTIP, colours_for
@@ -52,21 +52,9 @@ class LoadDepth(io.ComfyNode):
                     tooltip="For metric: depth of one stored unit, such as 0.001 for millimetres to metres (a 16-bit "
                     "file counts 0 to 65535). 0 takes the scale that the file notes, or else 1.",
                 ),
-                io.Float.Input(
-                    "near",
-                    default=1.0,
-                    min=0.0001,
-                    max=1e6,
-                    step=0.01,
-                    tooltip="Depth of the near end of a picture, in any unit. Not for metric.",
-                ),
-                io.Float.Input(
-                    "far",
-                    default=10.0,
-                    min=0.0002,
-                    max=1e9,
-                    step=0.01,
-                    tooltip="Depth of the far end of a picture. Not for metric.",
+                *near_far_inputs(
+                    "Depth of the near end of a picture, in any unit. Not for metric.",
+                    "Depth of the far end of a picture. Not for metric.",
                 ),
                 io.Float.Input("fov_x_deg", default=55.0, min=1.0, max=170.0, step=0.1, tooltip=FOV_TOOLTIP),
                 io.Image.Input("image", optional=True, tooltip="The picture that the depth belongs to, for colours."),

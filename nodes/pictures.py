@@ -21,7 +21,7 @@ from ..model.geometry.normals import PICTURES, normal_picture
 from ..model.geometry.packets import make_geometry, read_geometry, usable_depth
 from ..model.geometry.pointcloud import surface_normals
 from ..model.resize import resize_images
-from .depth import GEOMETRY, depth_of_picture, depth_picture_inputs
+from .depth import GEOMETRY, depth_of_picture, depth_picture_inputs, near_far_inputs
 from .models import CATEGORY as PACK
 
 CATEGORY = f"{PACK}/Geometry"
@@ -58,21 +58,9 @@ class DepthPicture(io.ComfyNode):
                     tooltip="Where black and white lie. per batch: one range for all images, no flicker in a video. "
                     "fixed: near and far. Not for raw.",
                 ),
-                io.Float.Input(
-                    "near",
-                    default=1.0,
-                    min=0.0001,
-                    max=1e6,
-                    step=0.01,
-                    tooltip="Near end of a fixed range, in the unit of the depth.",
-                ),
-                io.Float.Input(
-                    "far",
-                    default=10.0,
-                    min=0.0002,
-                    max=1e9,
-                    step=0.01,
-                    tooltip="Far end of a fixed range, in the unit of the depth.",
+                *near_far_inputs(
+                    "Near end of a fixed range, in the unit of the depth.",
+                    "Far end of a fixed range, in the unit of the depth.",
                 ),
                 io.Float.Input(
                     "clip_percent",

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..depth.codec import usable
 from .order import StepOrder, sample_draws
 
 Size = tuple[int, int]  # (height, width)
@@ -194,5 +195,5 @@ def check_depth(name: str, depth: Tensor) -> None:
     """Raises UnusableSample for a map without a single known finite depth, or with negative ones."""
     if bool((depth < 0).any()):
         raise UnusableSample(name, "negative depth")
-    if not bool((depth.isfinite() & (depth > 0)).any()):
+    if not bool(usable(depth).any()):
         raise UnusableSample(name, "no valid depth")

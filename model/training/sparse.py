@@ -8,6 +8,8 @@ any device (up to rounding). Values that remain are not changed. Letters: B maps
 import torch
 import torch.nn.functional as F
 
+from ..depth.codec import usable
+
 # Share of the picture's pixels each way keeps, least and most.
 SHARES = {"lidar": (0.02, 0.12), "sfm": (0.02, 0.10), "regions": (0.25, 0.60)}
 WAYS = tuple(SHARES)
@@ -40,7 +42,7 @@ def sparsify(
     limits = torch.tensor(list(SHARES.values()), device=depth.device)[chosen]  # (B,2)
     share = limits[:, 0] + (limits[:, 1] - limits[:, 0]) * _rand(generator, depth, batch)
 
-    known = torch.isfinite(depth) & (depth > 0)
+    known = usable(depth)
     scores = torch.stack(
         (
             _lidar(depth, share, generator),
