@@ -5,6 +5,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,6 +34,16 @@ class Frontend:
     renderer: str
     pictures: Path
     errors: list[str] = field(default_factory=list)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The frontend's own version."""
+        text = self.page.wait_for_function("window.__COMFYUI_FRONTEND_VERSION__").json_value()
+        return tuple(map(int, text.split(".")))
+
+    def await_graph(self) -> None:
+        """Wait until the editor is there."""
+        self.page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
 
     def load_workflow(self, graph: dict) -> None:
         """Open a saved workflow and wait until it is drawn."""
@@ -92,15 +103,12 @@ def renderer(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module")
-def opened(browser, server: Server, renderer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
-    """The frontend, opened once for a file's tests of a renderer because that takes seconds.
-
-    Not once for all: the Vue renderer keeps the empty elements of removed nodes, which in time lie over others.
-    """
+@contextmanager
+def open_frontend(browser, server: Server, renderer: str, pictures: Path, address: str) -> Iterator[Frontend]:
+    """A page of the browser with the server's frontend at an address, closed on exit."""
     server.settings({**SETTINGS, "Comfy.VueNodes.Enabled": renderer == "vue"})
     page = browser.new_page(viewport={"width": 1600, "height": 1000})
-    frontend = Frontend(page, server, renderer, tmp_path_factory.mktemp("pictures"))
+    frontend = Frontend(page, server, renderer, pictures)
 
     def note(text: str) -> None:
         if not any(mark in text for mark in OFFLINE):
@@ -108,10 +116,20 @@ def opened(browser, server: Server, renderer: str, tmp_path_factory: pytest.Temp
 
     page.on("console", lambda message: note(f"{message.text} {message.location}") if message.type == "error" else None)
     page.on("pageerror", lambda error: note(str(error)))
-    page.goto(server.address)
-    page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
+    page.goto(address)
     yield frontend
     page.close()
+
+
+@pytest.fixture(scope="module")
+def opened(browser, server: Server, renderer: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Frontend]:
+    """The frontend, opened once for a file's tests of a renderer because that takes seconds.
+
+    Not once for all: the Vue renderer keeps the empty elements of removed nodes, which in time lie over others.
+    """
+    with open_frontend(browser, server, renderer, tmp_path_factory.mktemp("pictures"), server.address) as frontend:
+        frontend.await_graph()
+        yield frontend
 
 
 @pytest.fixture
