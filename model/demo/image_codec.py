@@ -23,14 +23,17 @@ class ImageCodec(nn.Module):
 
     A linear map of patches carries the picture; convolutions beside it add what it misses, and the decoder's take away
     its seams. `width` is their number of channels at 1/4 of the size; at 1/8 there are three times as many.
+
+    `used` is how many of the 128 channels carry the picture. The others are zero, and not read: a small transformer of
+    128 or so features would fill them all with the noise of a latent of as many.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int = 32, used: int = CHANNELS) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.used = width, used
         wide = 3 * width
-        self.linear_in = nn.Conv2d(3, CHANNELS, PATCH, stride=PATCH)
-        self.linear_out = nn.ConvTranspose2d(CHANNELS, 3, PATCH, stride=PATCH)
+        self.linear_in = nn.Conv2d(3, used, PATCH, stride=PATCH)
+        self.linear_out = nn.ConvTranspose2d(used, 3, PATCH, stride=PATCH)
         self.encoder = nn.Sequential(
             nn.PixelUnshuffle(4),  # (B,48,H/4,W/4)
             nn.Conv2d(48, width, 3, padding=1),
@@ -39,10 +42,10 @@ class ImageCodec(nn.Module):
             nn.Conv2d(4 * width, wide, 1),
             Residual(wide),
             nn.PixelUnshuffle(2),  # (B,4*wide,h,w)
-            _zero(nn.Conv2d(4 * wide, CHANNELS, 1)),
+            _zero(nn.Conv2d(4 * wide, used, 1)),
         )
         self.widen = nn.Sequential(
-            nn.Conv2d(CHANNELS, 4 * wide, 3, padding=1),
+            nn.Conv2d(used, 4 * wide, 3, padding=1),
             nn.PixelShuffle(2),  # (B,wide,H/8,W/8)
             Residual(wide),
             nn.Conv2d(wide, 4 * width, 1),
@@ -56,8 +59,8 @@ class ImageCodec(nn.Module):
             nn.PixelShuffle(4),  # (B,3,H,W)
         )
         # Latent = (raw - centre) / spread, measured once after training (`calibrate`).
-        self.register_buffer("centre", torch.zeros(1, CHANNELS, 1, 1))
-        self.register_buffer("spread", torch.ones(1, CHANNELS, 1, 1))
+        self.register_buffer("centre", torch.zeros(1, used, 1, 1))
+        self.register_buffer("spread", torch.ones(1, used, 1, 1))
 
     def encode(self, rgb: Tensor) -> Tensor:
         """(B,3,H,W) float in 0..1, H and W multiples of 16 -> (B,128,H/16,W/16)."""
@@ -66,16 +69,17 @@ class ImageCodec(nn.Module):
                 f"got pictures of shape {tuple(rgb.shape)}; expected (batch, 3, height, width) with height and width "
                 f"multiples of {PATCH}"
             )
-        return (self.encode_unscaled(rgb) - self.centre) / self.spread
+        latent = (self.encode_unscaled(rgb) - self.centre) / self.spread
+        return F.pad(latent, (0, 0, 0, 0, 0, CHANNELS - self.used))
 
     def decode(self, latent: Tensor) -> Tensor:
         """(B,128,h,w) -> (B,3,16h,16w), not clamped to 0..1."""
         if latent.ndim != 4 or latent.shape[1] != CHANNELS:
             raise ValueError(f"got a latent of shape {tuple(latent.shape)}; expected (batch, {CHANNELS}, h, w)")
-        return self.decode_unscaled(latent * self.spread + self.centre)
+        return self.decode_unscaled(latent[:, : self.used] * self.spread + self.centre)
 
     def encode_unscaled(self, rgb: Tensor) -> Tensor:
-        """`encode` before the latents are centred and scaled: what is trained."""
+        """`encode` before the latents are centred and scaled, the used channels only."""
         signed = 2 * rgb - 1
         return self.linear_in(signed) + self.encoder(signed)
 
@@ -95,7 +99,7 @@ class ImageCodec(nn.Module):
         mean = rows.mean(0).view(3, -1).mean(1)  # a colour
         rows = rows - mean.repeat_interleave(PATCH**2)
         _, vectors = torch.linalg.eigh(rows.T @ rows / len(rows))  # ascending
-        components = vectors[:, -CHANNELS:].flip(1).T.unflatten(1, (3, PATCH, PATCH))  # (128,3,16,16)
+        components = vectors[:, -self.used :].flip(1).T.unflatten(1, (3, PATCH, PATCH))  # (used,3,16,16)
         self.linear_in.weight.copy_(components)
         self.linear_in.bias.copy_(-(components * mean[:, None, None]).sum((1, 2, 3)))
         self.linear_out.weight.copy_(components)
@@ -103,7 +107,7 @@ class ImageCodec(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, raw: Tensor) -> None:
-        """Set centre and spread from unscaled latents (N,128,h,w) of many pictures.
+        """Set centre and spread from unscaled latents (N,used,h,w) of many pictures.
 
         A channel is divided by the square root of its standard deviation and a common factor that makes the mean
         variance 1: channels that matter little to the picture stay smaller than the others.
@@ -115,7 +119,7 @@ class ImageCodec(nn.Module):
     def save(self, path: str | Path) -> None:
         """Write weights, centre and spread as safetensors."""
         state = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        save_file(state, path, {"kind": KIND, "width": str(self.width)})
+        save_file(state, path, {"kind": KIND, "width": str(self.width), "used": str(self.used)})
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "ImageCodec":
@@ -125,7 +129,7 @@ class ImageCodec(nn.Module):
                 notes = file.metadata() or {}
             if notes.get("kind") != KIND:
                 raise ValueError(f"{path} is not a codec of this model (its note says {notes.get('kind')!r})")
-            codec = cls(int(notes["width"]))
+            codec = cls(int(notes["width"]), int(notes["used"]))
             codec.load_state_dict(load_file(path))
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file ({error}); expected an image codec") from error

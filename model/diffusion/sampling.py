@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .levels import depth_velocity, fill_holes
+from .levels import add_noise, depth_velocity, fill_holes, given_level
 from .schedule import DEFAULT_MU, trajectory
 
 
@@ -20,6 +20,7 @@ def sample(
     cfg: float = 1.0,
     log2_alpha: float | None = None,
     mu: float = DEFAULT_MU,
+    strength: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Sample RGB and depth latents with `steps` Euler steps (Modality Forcing, arXiv 2606.13676, sampling).
 
@@ -31,6 +32,8 @@ def sample(
             when cfg is 1.
         mode: "joint", "i2d" (RGB given) or "d2i" (depth given).
         cfg: guidance weight w in u + w (c - u), on both heads; 1 leaves the unconditional pass out.
+        strength: of the given depth in mode "d2i", above 0. Below 1 it is given with noise that falls with the image's,
+            the same at all steps (partial depth conditioning; see `levels.given_level`).
 
     Returns:
         (rgb, depth) float32 latents; a given modality comes back as it was.
@@ -38,16 +41,21 @@ def sample(
     if cfg != 1 and null_context is None:
         raise ValueError(f"got guidance {cfg} without null_context; pass the embedding of the empty prompt, or cfg=1")
     batch, dtype = rgb.shape[0], module.img_in.weight.dtype
-    rgb, depth = rgb.float(), fill_holes(depth.float(), torch.randn_like(depth.float()))
+    noise = torch.randn_like(depth.float())
+    rgb, depth = rgb.float(), fill_holes(depth.float(), noise)
     texts = [context] if cfg == 1 else [context, null_context]
     texts = [text.to(dtype).expand(batch, -1, -1) for text in texts]
     t_rgb, t_depth = (levels.to(rgb.device) for levels in trajectory(steps, mode, log2_alpha, mu))
+    if mode == "d2i":
+        t_depth = given_level(t_rgb, strength)
 
     for i in range(steps):
         levels = t_rgb[i].expand(batch), t_depth[i].expand(batch)
-        heads = [module(rgb.to(dtype), depth.to(dtype), text, *levels) for text in texts]
+        seen = add_noise(depth, noise, levels[1]) if mode == "d2i" else depth
+        heads = [module(rgb.to(dtype), seen.to(dtype), text, *levels) for text in texts]
         velocity, depth_x0 = (_guide([head[m].float() for head in heads], cfg) for m in (0, 1))
-        depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, depth_x0, levels[1])
+        if mode != "d2i":
+            depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, depth_x0, levels[1])
         rgb = rgb + (t_rgb[i + 1] - t_rgb[i]) * velocity
     return rgb, depth
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..network.checkpoint import load_transformer, read_header, save_transformer
-from ..network.config import TransformerConfig
+from ..network.config import RGB_CHANNELS, TransformerConfig
 from ..network.transformer import ModalityForcingTransformer
 from .codecs import Codecs, encode_batch, open_codecs
 from .config import Config, ConfigError, DataSection
@@ -81,6 +81,8 @@ def assemble(config: Config, accelerator: Any) -> Parts:
     main = accelerator.is_main_process or config.training.sharding == "none"
     module = build_model(config, encoding.null_text.shape[-1], empty=not main)
     trained = trainable_parameters(module, config.model.freeze_image and config.stage == "post_train")
+    if encoding.codecs.channels < RGB_CHANNELS:
+        ignore_channels(module, encoding.codecs.channels)
     model = ParallelModel(module, config.training, accelerator)
     # Sharding replaced the parameters, by the same names.
     parameters = {name: p for name, p in model.module.named_parameters() if name in trained}
@@ -104,6 +106,7 @@ def open_source(data: DataSection, device: torch.device | str, *, path: str = ""
         data.sizes[0],
         count=data.count,
         difficulty=data.difficulty,
+        kinds=data.kinds,
         style=data.style,
         sparse="dense" if heldout else data.sparse,
         device=device if data.workers == 0 else "cpu",
@@ -152,6 +155,18 @@ def build_model(config: Config, text_width: int, *, empty: bool = False) -> Moda
     if joint:
         base = initialise(base, decoder_blocks=model.decoder_blocks, seed=config.seed, reuse_weights=True)
     return base.train()
+
+
+def ignore_channels(module: ModalityForcingTransformer, used: int) -> None:
+    """Keep the network from reading RGB channels from `used` on, which carry nothing: their input weights stay zero.
+
+    They have no loss either, so a head that starts at zero leaves their velocity zero, and their noise where it is.
+    """
+    weight = module.img_in.weight  # (D,128)
+    with torch.no_grad():
+        weight[:, used:] = 0
+    mask = (torch.arange(weight.shape[1], device=weight.device) < used).to(weight.dtype)
+    weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))
 
 
 def save_released(model: ParallelModel, config: Config, path: Path, accelerator: Any) -> None:

@@ -11,7 +11,7 @@ from ..demo.image_codec import ImageCodec, psnr_db
 from ..demo.text import TextEncoder
 from .config import CodecConfig
 from .scene_source import to_bytes
-from .scenes import VOCABULARY, generate, heldout_seed, train_seed
+from .scenes import KINDS, VOCABULARY, generate, heldout_seed, train_seed
 
 LOG = logging.getLogger(__name__)
 CODEC_FILE, WORDS_FILE, PICTURE = "codec.safetensors", "words.json", "codec.png"
@@ -36,7 +36,7 @@ def train_codec(config: CodecConfig, device: torch.device | str = "cpu", progres
     TextEncoder.of_vocabulary(VOCABULARY, config.text_length).save(out / WORDS_FILE)
     pictures = _render(config, [train_seed(i) for i in range(config.scenes)], device)
     held_out = _render(config, [heldout_seed(i) for i in range(HELD_OUT)], device).float() / 255
-    codec = ImageCodec(config.width).to(device)
+    codec = ImageCodec(config.width, config.channels).to(device)
     some = pictures[:1000].float() / 255
     codec.start_linear(some)
     codec.calibrate(codec.encode_unscaled(some))
@@ -102,8 +102,9 @@ def _randn(like: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _render(config: CodecConfig, seeds: list[int], device: torch.device | str) -> Tensor:
+    options = {"difficulty": config.difficulty, "kinds": config.kinds or KINDS}
     parts = [
-        to_bytes(generate(seeds[i : i + RENDERED_AT_ONCE], (config.size,) * 2, device, config.difficulty).rgb)
+        to_bytes(generate(seeds[i : i + RENDERED_AT_ONCE], (config.size,) * 2, device, **options).rgb)
         for i in range(0, len(seeds), RENDERED_AT_ONCE)
     ]
     return torch.cat(parts)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..demo.image_codec import ImageCodec
 from ..demo.text import TextEncoder
 from ..depth import codec as depth_codec
+from ..network.config import RGB_CHANNELS
 from .config import CodecSection
 from .data import RawBatch
 from .losses import LatentBatch
@@ -20,6 +21,8 @@ QWEN_TOKENS = 512
 
 class Codecs(Protocol):
     """What the trainer needs of an image codec and a text encoder."""
+
+    channels: int  # of the latent's 128, those that carry the picture: the first
 
     def encode_images(self, rgb: Tensor) -> Tensor:
         """(B,3,H,W) uint8 -> (B,128,H/16,W/16) float32."""
@@ -45,6 +48,10 @@ class DemoCodecs:
         self._text = TextEncoder.load(section.text) if section.text else None
 
     @property
+    def channels(self) -> int:
+        return self._image.used if self._image else RGB_CHANNELS
+
+    @property
     def text(self) -> TextEncoder:
         return _have(self._text, "codec.text")
 
@@ -67,6 +74,8 @@ class Flux2Codecs:
     Text: user turn with generation prompt, thinking disabled, padded on the right to 512 tokens; hidden states after
     three layers side by side. The layers after the last of them are cut off.
     """
+
+    channels = RGB_CHANNELS
 
     def __init__(self, section: CodecSection, device: torch.device | str) -> None:
         self.device, self.section = device, section

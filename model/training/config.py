@@ -16,7 +16,7 @@ from .config_checks import NO_LIMIT, check_codec, check_encode, check_training
 # What may change between a run and its continuation: where things are, what is reported, how the work is split.
 FREE_ON_RESUME = (
     *("output", "log", "evaluation", "data.workers"),
-    *("training.micro_batch", "training.gradient_checkpointing", "training.sharding"),
+    *("training.micro_batch", "training.gradient_checkpointing", "training.sharding", "training.compile"),
 )
 
 
@@ -65,6 +65,7 @@ class DataSection:
     mirror: bool = True  # half of the samples mirrored; captions that name a side are kept true
     sparse: str = "dense"  # scenes only: what a sensor leaves of the depth
     difficulty: str = "full"  # scenes only
+    kinds: tuple[str, ...] = ()  # scenes only; empty: all
     style: str = "mixed"  # scenes only: of the captions
     count: int = 0  # scenes only: how many there are; 0: a new one for each sample
     workers: int = 0  # processes that load data, for each training process
@@ -110,6 +111,7 @@ class TrainingSection:
     micro_batch: int = 0  # samples at once in one process; 0: its share of the batch. Smaller accumulates gradients
     precision: str = "float32"  # of the computation; weights and averages are float32
     gradient_checkpointing: bool = False
+    compile: bool = False  # torch.compile: needs a C++ compiler, a minute at the start, and pays off in long runs
     sharding: str = "none"  # fsdp: weights, gradients and optimiser spread over the processes
 
 
@@ -166,7 +168,9 @@ class CodecConfig:
     scenes: int = 4000
     size: int = 64
     difficulty: str = "full"
+    kinds: tuple[str, ...] = ()  # of the scenes; empty: all
     width: int = 64
+    channels: int = 128  # that carry the picture; the rest of the latent's 128 stay zero
     steps: int = 2000
     batch: int = 16
     learning_rate: float = 2e-3
@@ -286,7 +290,12 @@ def _typed(value: Any, kind: Any, name: str, problems: list[str]) -> Any:
         if type(value) is not kind:
             problems.append(f"{name} is {value!r}; expected {kind.__name__}")
         return value
-    pairs = "tuple[tuple" in str(kind)
+    pairs, words = "tuple[tuple" in str(kind), "tuple[str" in str(kind)
+    if words:
+        if not isinstance(value, list) or not all(type(v) is str for v in value):
+            problems.append(f"{name} is {value!r}; expected a list of words in quotes")
+            return ()
+        return tuple(value)
     try:
         tuples = tuple((int(a), int(b)) for a, b in value) if pairs else tuple(int(v) for v in value)
     except (TypeError, ValueError):

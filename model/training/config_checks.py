@@ -17,6 +17,7 @@ SHARDINGS = ("none", "fsdp")
 PATCH = 16
 NO_LIMIT = 10**9  # samples
 DIFFICULTIES = ("easy", "full")
+SCENE_KINDS = ("room", "tabletop", "street", "ground")
 STYLES = ("short", "full", "attributes")
 _SHARE, _POSITIVE = (0, 1), (1, 10**9)
 _RANGES = {
@@ -64,6 +65,7 @@ def _check_data(data: DataSection, problems: _Problems) -> None:
     problems.choice("data.kind", data.kind, DATA_KINDS)
     problems.choice("data.sparse", data.sparse, SPARSE_KINDS)
     problems.choice("data.difficulty", data.difficulty, DIFFICULTIES)
+    _check_kinds("data.kinds", data.kinds, problems)
     problems.choice("data.style", data.style, (*STYLES, "mixed"))
     problems.within("data.far_code", data.far_code, 1, 2)
     for name, most in (("depth_scale", 1e12), ("sky_from", 1e12), ("workers", 1024), ("count", 2**40)):
@@ -142,6 +144,11 @@ def _check_sizes(config: Config, problems: _Problems) -> None:
         )
 
 
+def _check_kinds(name: str, kinds: tuple[str, ...], problems: _Problems) -> None:
+    for kind in kinds:
+        problems.choice(name, kind, SCENE_KINDS)
+
+
 def check_encode(config: EncodeConfig) -> list[str]:
     problems = _Problems()
     _check_data(config.data, problems)
@@ -161,6 +168,9 @@ def check_codec(config: CodecConfig) -> list[str]:
         problems.within(name, getattr(config, name), low, 10**9)
     problems.within("learning_rate", config.learning_rate, 1e-9, 1)
     problems.within("latent_noise", config.latent_noise, 0, 10)
+    problems.within("channels", config.channels, 1, 128)
+    problems.choice("difficulty", config.difficulty, DIFFICULTIES)
+    _check_kinds("kinds", config.kinds, problems)
     if config.size < PATCH or config.size % PATCH:
         problems.lines.append(f"size is {config.size}; expected a multiple of {PATCH}")
     return problems.lines

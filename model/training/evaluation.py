@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..depth.alignment import DepthErrors, evaluate, masked_nearest
 from ..depth.codec import MAX_CODE, decode
-from ..diffusion.levels import fill_holes
+from ..diffusion.levels import add_noise, fill_holes
 from ..diffusion.sampling import sample
 from .losses import LatentBatch
 
@@ -150,9 +150,11 @@ def depth_to_image_consistency(
     cfg: float = 1.0,
     null_context: Tensor | None = None,
     seed: int = 0,
+    strength: float = 1.0,
 ) -> list[Row]:
     """Does an image generated from depth show that depth? Errors of the estimator's depth of the generated image.
 
+    `strength` is that of the given depth (`diffusion.sampling.sample`).
     Rows: "against the true image", whose depth comes from the same estimator (the paper's measure); "against the given
     depth"; and "other image", against the map of another image of the batch (left out for batches of one).
     """
@@ -161,13 +163,42 @@ def depth_to_image_consistency(
     for batch in batches:
         noise = _noise(batch.rgb, generator), _noise(batch.depth, generator)
         given = fill_holes(batch.depth, noise[1])
-        rgb, _ = sample(module, noise[0], given, batch.context, null_context, steps=steps, mode="d2i", cfg=cfg)
+        options = {"steps": steps, "mode": "d2i", "cfg": cfg, "strength": strength}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)  # of the noise on depth that is given in part
+            rgb, _ = sample(module, noise[0], given, batch.context, null_context, **options)
         generated, real = estimator(rgb, batch.context), estimator(batch.rgb, batch.context)
         tally.add("against the true image", _compare(generated, real))
         tally.add("against the given depth", _compare(generated, decode(batch.depth)))
         if len(rgb) > 1:
             tally.add("other image", _compare(generated, _rolled(real)))
     return tally.rows()
+
+
+@torch.inference_mode()
+def image_drift(
+    module: nn.Module, teacher: nn.Module, batches: Iterable[LatentBatch], *, channels: int, seed: int = 0
+) -> float:
+    """How far post-training took the RGB prediction away from the text-to-image model that it started from.
+
+    Mean square of the difference of the two RGB velocities over that of the teacher's, with depth as pure noise, at
+    RGB levels spread evenly over 0..1.
+
+    Args:
+        teacher: (rgb, None, context, t_rgb) -> (RGB velocity, None).
+        channels: how many RGB channels carry the picture.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    apart = scale = 0.0
+    for batch in batches:
+        noise_rgb, noise_depth = _noise(batch.rgb, generator), _noise(batch.depth, generator)
+        t = (torch.arange(len(batch.rgb), device=batch.rgb.device) + 0.5) / len(batch.rgb)
+        x = add_noise(batch.rgb, noise_rgb, t)
+        own = module(x, noise_depth, batch.context, t, torch.ones_like(t))[0][:, :channels]
+        of_teacher = teacher(x, None, batch.context, t)[0][:, :channels]
+        apart += (own - of_teacher).square().sum().item()
+        scale += of_teacher.square().sum().item()
+    return apart / scale
 
 
 def fit_planes(truth: Tensor, valid: Tensor, *, inverse: bool = False) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..diffusion.levels import add_noise, depth_velocity, fill_holes, per_sample
+from ..network.config import RGB_CHANNELS
 from .level_sampling import Levels
 
 TERMS = ("rgb", "depth", "distill")
@@ -88,6 +89,7 @@ def joint_loss(
     weights: LossWeights,
     teacher: nn.Module | None = None,
     *,
+    channels: int = RGB_CHANNELS,
     dtype: torch.dtype | None = None,
 ) -> Losses:
     """Losses of joint training on one batch.
@@ -97,6 +99,7 @@ def joint_loss(
         noise_rgb, noise_depth: standard normal noise like the latents.
         teacher: the frozen text-to-image model, (rgb, None, context, t_rgb) -> (RGB velocity, None); used if
             `weights.distill` is above 0.
+        channels: how many RGB channels carry the picture, from the first; the others have no loss.
         dtype: what the networks' inputs are cast to; None takes that of the module's `img_in` weight.
 
     Terms (means of squares over elements; a modality that is given has none):
@@ -120,33 +123,42 @@ def joint_loss(
     dtype = dtype or _input_dtype(module)
     rgb_in, context = x_rgb.to(dtype), batch.context.to(dtype)
     velocity, clean_depth = module(rgb_in, x_depth.to(dtype), context, levels.t_rgb, levels.t_depth)
-    velocity, clean_depth = velocity.float(), clean_depth.float()
+    velocity, clean_depth = velocity[:, :channels].float(), clean_depth.float()
 
-    sampled_rgb = per_sample(~levels.rgb_given, x_rgb).expand_as(x_rgb)
+    sampled_rgb = per_sample(~levels.rgb_given, velocity).expand_as(velocity)
     sampled_depth = per_sample(~levels.depth_given, x_depth) & valid
-    rgb_error = velocity - (noise_rgb - batch.rgb.float())
+    rgb_error = velocity - (noise_rgb - batch.rgb.float())[:, :channels]
     depth_error = depth_velocity(x0_depth, clean_depth, levels.t_depth)  # the two velocities' x_t cancel
     sums = {"rgb": _masked_square(rgb_error, sampled_rgb), "depth": _masked_square(depth_error, sampled_depth)}
     counts = {"rgb": _count(sampled_rgb), "depth": _count(sampled_depth)}
     sums["distill"], counts["distill"] = torch.zeros_like(sums["rgb"]), torch.zeros_like(counts["rgb"])
     if weights.distill > 0:
         with torch.no_grad():
-            target = teacher(rgb_in, None, context, levels.t_rgb)[0].float()
+            target = teacher(rgb_in, None, context, levels.t_rgb)[0][:, :channels].float()
         factor = weights.distill_high * levels.t_depth + weights.distill_low * (1 - levels.t_depth)
-        sums["distill"] = _masked_square(velocity - target, sampled_rgb, per_sample(factor, x_rgb))
+        sums["distill"] = _masked_square(velocity - target, sampled_rgb, per_sample(factor, velocity))
         counts["distill"] = counts["rgb"]
     return Losses(sums, counts, weights)
 
 
 def text_to_image_loss(
-    module: nn.Module, batch: LatentBatch, t_rgb: Tensor, noise_rgb: Tensor, *, dtype: torch.dtype | None = None
+    module: nn.Module,
+    batch: LatentBatch,
+    t_rgb: Tensor,
+    noise_rgb: Tensor,
+    *,
+    channels: int = RGB_CHANNELS,
+    dtype: torch.dtype | None = None,
 ) -> Losses:
-    """Flow matching loss of a plain text-to-image model (arXiv 2210.02747), for pre-training. Depth is ignored."""
+    """Flow matching loss of a plain text-to-image model (arXiv 2210.02747), for pre-training. Depth is ignored.
+
+    `channels`: how many RGB channels carry the picture, from the first; the others have no loss.
+    """
     x0 = batch.rgb.float()
     dtype = dtype or _input_dtype(module)
     x_t = add_noise(x0, noise_rgb, t_rgb)
     velocity, _ = module(x_t.to(dtype), None, batch.context.to(dtype), t_rgb)
-    error = velocity.float() - (noise_rgb - x0)
+    error = (velocity.float() - (noise_rgb - x0))[:, :channels]
     zero = torch.zeros((), device=x0.device)
     sums = {"rgb": error.square().sum(), "depth": zero, "distill": zero}
     counts = {"rgb": torch.full_like(zero, error.numel()), "depth": zero, "distill": zero}

@@ -54,6 +54,8 @@ class ParallelModel:
         if dtype != torch.float32 and head is not None:
             head.forward = torch.autocast(accelerator.device.type, enabled=False)(head.forward)
         self.training = accelerator.prepare_model(self.module)
+        if training.compile:
+            self.training = torch.compile(self.training)
 
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:

@@ -37,6 +37,7 @@ class SceneSource:
         *,
         count: int = 0,
         difficulty: str = "full",
+        kinds: tuple[str, ...] = (),
         style: str = "mixed",
         sparse: str = "dense",
         device: torch.device | str = "cpu",
@@ -45,6 +46,7 @@ class SceneSource:
         self.sizes, self.counts = [size], [count or None]
         self.unusable: list[tuple[str, str]] = []
         self.options = {"size": size, "difficulty": difficulty, "style": style, "device": device}
+        self.options["kinds"] = kinds or scenes.KINDS
         self.sparse = sparse
         self._seed = scenes.heldout_seed if heldout else scenes.train_seed
 

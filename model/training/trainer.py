@@ -159,7 +159,7 @@ class Trainer:
         """Elements of each term over the whole step; also agrees with the other processes on whether to stop."""
         counts = torch.zeros(len(TERMS) + 1, device=self.accelerator.device)
         for batch, level in zip(batches, levels, strict=True):
-            counts[:-1] += count_elements(batch, level, self.weights)
+            counts[:-1] += count_elements(batch, level, self.weights, self.parts.encoding.codecs.channels)
         counts[-1] = float(bool(self._signals))
         if self.accelerator.num_processes == 1:
             self.stopped = bool(self._signals)  # without waiting for the device
@@ -171,12 +171,12 @@ class Trainer:
     def _losses(self, batch: LatentBatch, levels: Levels, positions: Any) -> Losses:
         device, seed = self.accelerator.device, self.config.seed
         channels = RGB_CHANNELS + (0 if batch.depth is None else batch.depth.shape[1])
-        noise = sample_noise(seed, positions, (channels, *batch.rgb.shape[2:]), device)
-        noise_rgb, noise_depth = noise[:, :RGB_CHANNELS], noise[:, RGB_CHANNELS:]
-        training = self.parts.model.training
+        drawn = sample_noise(seed, positions, (channels, *batch.rgb.shape[2:]), device)
+        noise = drawn[:, :RGB_CHANNELS], drawn[:, RGB_CHANNELS:]
+        training, used = self.parts.model.training, self.parts.encoding.codecs.channels
         if not self.joint:
-            return text_to_image_loss(training, batch, levels.t_rgb, noise_rgb)
-        return joint_loss(training, batch, levels, noise_rgb, noise_depth, self.weights, self.parts.teacher)
+            return text_to_image_loss(training, batch, levels.t_rgb, noise[0], channels=used)
+        return joint_loss(training, batch, levels, *noise, self.weights, self.parts.teacher, channels=used)
 
     def report(self, done: int, log: RunLog) -> None:
         """Mean losses since the last report. Raises FloatingPointError where they are not finite."""
@@ -252,11 +252,11 @@ def split_rows(config: Config, process: int, processes: int) -> list[slice]:
     return [slice(first, first + micro) for first in range(start, start + share, micro)]
 
 
-def count_elements(batch: LatentBatch, levels: Levels, weights: LossWeights) -> Tensor:
+def count_elements(batch: LatentBatch, levels: Levels, weights: LossWeights, channels: int) -> Tensor:
     """(3,) elements of each of the losses' terms, known before the forward pass: those of modalities not given."""
-    of_sample = batch.rgb[0].numel()
+    of_sample = batch.rgb[0, :channels].numel()
     if batch.depth is None:
-        return torch.tensor([batch.rgb.numel(), 0.0, 0.0], device=batch.rgb.device)
+        return torch.tensor([len(batch.rgb) * of_sample, 0.0, 0.0], device=batch.rgb.device)
     rgb = (~levels.rgb_given).sum() * of_sample
     depth = (~batch.depth.isnan() & per_sample(~levels.depth_given, batch.depth)).sum()
     return torch.stack([rgb, depth, rgb * (weights.distill > 0)]).float()

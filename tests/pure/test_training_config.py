@@ -48,6 +48,8 @@ def test_values_defaults_and_overrides(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ('data.kinds=["room", "cave"]', "data.kinds is 'cave'; expected one of room, tabletop, street, ground"),
+        ("data.kinds=3", "data.kinds is 3; expected a list of words in quotes"),
         ("training.stepz=3", "training.stepz is unknown; expected one of steps, batch"),
         ("model.gradient=true", "model.gradient is unknown"),
         ('training.steps="many"', "training.steps is 'many'; expected int"),

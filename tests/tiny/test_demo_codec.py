@@ -34,6 +34,19 @@ def test_shapes_and_errors(codec):
         codec.decode(torch.rand(1, 64, 2, 2))
 
 
+def test_unused_channels_are_zero_and_not_read(tmp_path):
+    pictures = smooth_pictures(20)
+    codec = ImageCodec(8, used=5)
+    codec.start_linear(pictures)
+    codec.save(tmp_path / "codec.safetensors")
+    codec = ImageCodec.load(tmp_path / "codec.safetensors")
+    latent = codec.encode(pictures)
+    assert latent.shape[1] == CHANNELS and latent[:, :5].any() and not latent[:, 5:].any()
+    noisy = latent.clone()
+    noisy[:, 5:] = 3.0
+    torch.testing.assert_close(codec.decode(noisy), codec.decode(latent), rtol=0, atol=0)
+
+
 def test_starts_as_the_best_linear_codec():
     pictures = (smooth_pictures(60) + torch.rand(60, 3, 64, 64, generator=torch.Generator().manual_seed(3))) / 2
     codec = ImageCodec(8)

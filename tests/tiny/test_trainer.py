@@ -16,6 +16,7 @@ import torch
 from modality_forcing.model.demo.image_codec import ImageCodec
 from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.network.checkpoint import load_transformer
+from modality_forcing.model.network.config import RGB_CHANNELS
 from modality_forcing.model.training import checkpoints
 from modality_forcing.model.training.__main__ import main
 from modality_forcing.model.training.config import Config, ConfigError, OptimiserSection, fingerprint, load
@@ -242,7 +243,7 @@ def test_counts_are_those_of_the_loss(path):
     noise = torch.randn_like(batch.rgb), torch.randn_like(batch.depth)
     teacher = lambda rgb, depth, context, t: (torch.zeros_like(rgb), None)  # noqa: E731
     losses = joint_loss(trainer.parts.model.module, batch, levels, *noise, weights, teacher)
-    assert count_elements(batch, levels, weights).tolist() == [c.item() for c in losses.counts.values()]
+    assert count_elements(batch, levels, weights, RGB_CHANNELS).tolist() == [c.item() for c in losses.counts.values()]
 
 
 def test_text_is_dropped_more_often_where_the_image_is_given(path):

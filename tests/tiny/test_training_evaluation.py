@@ -9,6 +9,7 @@ from modality_forcing.model.training.evaluation import (
     depth_to_image_consistency,
     evaluate_image_to_depth,
     fit_planes,
+    image_drift,
     joint_consistency,
     own_estimator,
     table,
@@ -170,6 +171,30 @@ def test_depth_to_image_consistency_of_an_image_that_is_its_depth():
     assert rows["against the true image"].abs_rel < 1e-5
     assert rows["against the given depth"].abs_rel < 0.1  # codes above 1 bend
     assert rows["other image"].abs_rel > 0.08
+
+
+def test_depth_in_part_is_noise_that_falls_with_the_images():
+    """The network sees depth with noise that falls step by step, and with none at strength 1."""
+    batch, levels = batch_of(wavy()), []
+
+    def watch(rgb, depth, t_rgb):
+        off = (depth - batch.depth).abs().mean().item()
+        levels.append((t_rgb[0].item(), off))
+        return torch.zeros_like(rgb)
+
+    options = {"estimator": lambda rgb, context: (wavy(), torch.ones_like(wavy(), dtype=torch.bool)), "steps": 6}
+    depth_to_image_consistency(StandIn(velocity=watch), [batch], strength=0.1, **options)
+    offs = [off for _, off in levels]
+    assert offs == sorted(offs, reverse=True) and offs[0] > 0.5 and 0 < offs[-1] < 0.1 * offs[0]
+    levels.clear()
+    depth_to_image_consistency(StandIn(velocity=watch), [batch], strength=1.0, **options)
+    assert [off for _, off in levels] == [0] * 6
+
+
+def test_drift_by_hand():
+    module = StandIn(velocity=lambda rgb, depth, t: 3 * torch.ones_like(rgb))
+    teacher = lambda rgb, depth, context, t: (2 * torch.ones_like(rgb), None)  # noqa: E731
+    assert image_drift(module, teacher, [batch_of(wavy())], channels=7) == pytest.approx(1 / 4)
 
 
 def test_same_seed_same_table(golden):

@@ -8,6 +8,7 @@ import torch
 from modality_forcing.model.network.checkpoint import CheckpointError, load_transformer, save_transformer
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer, position_ids, to_latent, to_tokens
+from modality_forcing.model.training.assembly import ignore_channels
 from modality_forcing.model.training.from_text_to_image import (
     clone_of,
     fresh_text_to_image,
@@ -15,6 +16,7 @@ from modality_forcing.model.training.from_text_to_image import (
     load_text_to_image,
     trainable_parameters,
 )
+from modality_forcing.model.training.losses import LatentBatch, text_to_image_loss
 from safetensors.torch import load_file, save_file
 
 TINY = TransformerConfig(
@@ -266,3 +268,22 @@ def test_fresh_text_to_image_starts_as_zero_velocity_and_learns():
         costs.append(cost.item())
     assert costs[-1] < 0.9 * costs[0]
     assert all(parameter.grad.abs().max() > 0 for parameter in module.parameters())
+
+
+def test_channels_that_carry_nothing_are_neither_read_nor_written():
+    used = 8
+    module = fresh_text_to_image(TINY)
+    ignore_channels(module, used)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=1e-2)
+    rgb, context, t = inputs()
+    for seed in range(3):
+        noise = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(seed))
+        text_to_image_loss(module, LatentBatch(rgb, None, context), t, noise, channels=used).total.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    with torch.no_grad():
+        velocity, _ = module(rgb, None, context, t)
+        changed = rgb.clone()
+        changed[:, used:] += 5
+        torch.testing.assert_close(module(changed, None, context, t)[0], velocity, rtol=0, atol=0)
+    assert velocity[:, :used].abs().max() > 0 and not velocity[:, used:].any()
