@@ -75,14 +75,17 @@ export function inputValue(node, name) {
     return { value: findWidget(node, name)?.value, linked: false };
 }
 
-// The modalities that are given to the samplers which a schedule node drives: {rgb, depth}.
+// The modalities that are given to all samplers which a schedule node drives: {rgb, depth}.
 export function givenModalities(schedule, types) {
+    const [first = {}, ...others] = samplersBehind(schedule).map((sampler) => givenTo(sampler, types));
+    return Object.fromEntries(Object.entries(first).filter(([modality]) => others.every((given) => modality in given)));
+}
+
+function givenTo(sampler, types) {
     const given = {};
-    for (const consumer of samplersBehind(schedule)) {
-        for (const node of conditionsBefore(consumer)) {
-            const modality = types[node.type];
-            if (modality && node.mode !== MUTED && node.mode !== BYPASSED) given[modality] ??= readGiven(node);
-        }
+    for (const node of conditionsBefore(sampler)) {
+        const modality = types[node.type];
+        if (modality && node.mode !== MUTED && node.mode !== BYPASSED) given[modality] ??= readGiven(node);
     }
     return given;
 }
@@ -167,12 +170,13 @@ function numberIn(value) {
 }
 
 function samplersBehind(schedule) {
-    return walk([schedule], (node) => {
-        const samples = node !== schedule && node.inputs?.some((input) => /^(CONDITIONING|GUIDER)$/.test(input.type));
-        if (samples) return [];
+    const samples = (node) => node.inputs?.some((input) => /^(CONDITIONING|GUIDER)$/.test(input.type));
+    const reached = walk([schedule], (node) => {
+        if (samples(node)) return [];
         const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
         return links.map((id) => node.graph.getNodeById(linkOf(node.graph, id)?.target_id));
     });
+    return [...reached].filter(samples);
 }
 
 function conditionsBefore(consumer) {

@@ -97,20 +97,31 @@ def test_a_linked_value_is_followed_and_not_dragged(frontend, opened_schedule):
     assert widget.locator("svg").get_attribute("aria-valuenow") == "4"
 
 
-@pytest.mark.parametrize("strength, text", [(1.0, "Depth is given"), (0.6, "given 0.6")])
-def test_a_given_modality_is_drawn(frontend, opened_schedule, strength, text):
-    texts = [
-        Node("clip", "CLIPLoader", {"clip_name": "none.safetensors"}, column=2),
-        Node("text", "CLIPTextEncode", {"clip": Link("clip"), "text": "x"}, column=2),
-        Node("latent", "ModalityForcingEmptyLatent", {}, column=2),
-    ]
+def depth_given(strength: float) -> list[Node]:
+    """A sampler that gets depth as a condition, behind the schedule node."""
     condition = {"positive": Link("text"), "negative": Link("text"), "depth": Link("latent"), "strength": strength}
     sampler = {"model": Link("schedule", "model"), "positive": Link("given", "positive")}
     sampler |= {"negative": Link("given", "negative"), "latent_image": Link("latent")}
+    return [
+        Node("clip", "CLIPLoader", {"clip_name": "none.safetensors"}, column=2),
+        Node("text", "CLIPTextEncode", {"clip": Link("clip"), "text": "x"}, column=2),
+        Node("latent", "ModalityForcingEmptyLatent", {}, column=2),
+        Node("given", "ModalityForcingDepthCondition", condition, column=3),
+        Node("s", "KSampler", sampler),
+    ]
+
+
+def test_a_modality_that_one_of_two_samplers_is_given_is_not_drawn(opened_schedule):
+    joint = {"model": Link("schedule", "model"), "positive": Link("text"), "negative": Link("text")}
     widget = opened_schedule(
-        None,
-        [*texts, Node("given", "ModalityForcingDepthCondition", condition, column=3), Node("s", "KSampler", sampler)],
+        None, [*depth_given(1.0), Node("j", "KSampler", {**joint, "latent_image": Link("latent")})]
     )
+    assert "Depth is given" not in widget.text_content() and "depth follows" in widget.text_content()
+
+
+@pytest.mark.parametrize("strength, text", [(1.0, "Depth is given"), (0.6, "given 0.6")])
+def test_a_given_modality_is_drawn(frontend, opened_schedule, strength, text):
+    widget = opened_schedule(None, depth_given(strength))
     assert text in widget.text_content()
     frontend.page.evaluate("app.graph.nodes.find(n => n.type === 'ModalityForcingDepthCondition').mode = 4")
     frontend.page.wait_for_timeout(500)
