@@ -162,19 +162,20 @@ def test_states_before_a_run_and_after_the_server_forgot(frontend, object_info, 
     assert state.get_attribute("data-state") == "failed" and "not a geometry file" in state.inner_text()
 
 
-def test_inside_a_subgraph(frontend, object_info, scene):
+@pytest.mark.parametrize("kind", [PREVIEW, "ModalityForcingPreviewPointCloud"])
+def test_inside_a_subgraph(frontend, object_info, scene, kind):
     """A result for a node such as 4:3 reaches its widget."""
-    preview = Node("preview", PREVIEW, {"geometry": Link("geometry", "geometry")}, column=1, width=480, height=520)
+    preview = Node("preview", kind, {"geometry": Link("geometry", "geometry")}, column=1, width=480, height=520)
     open_graph(frontend, object_info, [*scene.nodes(), preview])
     frontend.page.evaluate(
-        "type => { app.graph.convertToSubgraph(new Set([app.graph.nodes.find(node => node.type === type)])) }", PREVIEW
+        "type => { app.graph.convertToSubgraph(new Set([app.graph.nodes.find(node => node.type === type)])) }", kind
     )
     frontend.page.wait_for_timeout(300)
     outputs = run(frontend)
     assert any(":" in node_id for node_id in outputs)
     frontend.page.evaluate("app.canvas.setGraph(app.graph.nodes.find(node => node.subgraph).subgraph)")
     await_ready(frontend)
-    close_up(frontend, PREVIEW)
+    close_up(frontend, kind)
     canvas = frontend.page.locator(".mf-widget .mf-view canvas").filter(visible=True)
     box = canvas.bounding_box()
     assert box["width"] > 100 and box["height"] > 100
