@@ -52,22 +52,23 @@ class JointLatent(comfy.latent_formats.LatentFormat):
 
     def __init__(self) -> None:
         flux2 = comfy.latent_formats.Flux2()
-        self.rgb_factors = torch.tensor(flux2.latent_rgb_factors)
-        self.rgb_bias = torch.tensor(flux2.latent_rgb_factors_bias or [0.0, 0.0, 0.0])
-        self.rgb_reshape = flux2.latent_rgb_factors_reshape
+        factors = torch.tensor(flux2.latent_rgb_factors)
+        bias = torch.tensor(flux2.latent_rgb_factors_bias or [0.0, 0.0, 0.0])[:, None, None]
+        reshape = flux2.latent_rgb_factors_reshape
+        # (B,128,h,w) -> (B,3,*,*) in [-1, 1]; the loader of a small model puts that model's own codec here.
+        self.rgb_preview = lambda x: torch.einsum("bchw,cd->bdhw", reshape(x), factors.to(x)) + bias.to(x)
         # Core's linear previewer multiplies by these factors; the picture is already made by the reshape.
         self.latent_rgb_factors = torch.eye(3).tolist()
         self.latent_rgb_factors_reshape = self.preview
 
     def preview(self, latent: Tensor) -> Tensor:
         """(B,384,h,w) -> (B,3,8h,16w) in [-1, 1]: RGB on the left, depth on the right, near = white."""
-        rgb = self.rgb_reshape(latent[:, CHANNELS["rgb"]].float())
-        rgb = torch.einsum("bchw,cd->bdhw", rgb, self.rgb_factors.to(rgb)) + self.rgb_bias.to(rgb)[:, None, None]
+        rgb = self.rgb_preview(latent[:, CHANNELS["rgb"]].float())
         depth = torch.nn.functional.avg_pool2d(unpatchify(latent[:, CHANNELS["depth"]].float()), 2)  # (B,8h,8w)
         # The range is the picture's own, since samplers carry depth divided by alpha.
         low, high = depth.amin((1, 2), keepdim=True), depth.amax((1, 2), keepdim=True)
         depth = 1 - 2 * (depth - low) / (high - low).clamp_min(1e-6)
-        rgb = torch.nn.functional.interpolate(rgb, depth.shape[1:], mode="nearest")
+        rgb = torch.nn.functional.interpolate(rgb, depth.shape[1:], mode="nearest").to(depth)
         return torch.cat([rgb.clamp(-1, 1), depth[:, None].expand(-1, 3, -1, -1)], dim=-1)
 
 

@@ -4,6 +4,7 @@ A small model is a folder with transformer files in the released layout, image_c
 """
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,14 @@ class LoadSmall(io.ComfyNode):
                 f"{path.name} takes text {width} wide, but the list in {path.parent / WORDS_FILE} gives {words.width}: "
                 "these files are not of one training. Copy them together."
             )
-        return io.NodeOutput(model, small_clip(words), SmallVAE(ImageCodec.load(path.parent / CODEC_FILE)))
+        codec = ImageCodec.load(path.parent / CODEC_FILE)
+        model.model.latent_format.rgb_preview = _preview_of(ImageCodec.load(path.parent / CODEC_FILE))
+        return io.NodeOutput(model, small_clip(words), SmallVAE(codec))
+
+
+def _preview_of(codec: ImageCodec) -> Callable[[Tensor], Tensor]:
+    """Live previews by a second copy of the codec, on the CPU: the VAE's own may be anywhere while a sampler runs."""
+    return lambda rgb: 2 * codec.decode(rgb.cpu()) - 1
 
 
 NODES = [LoadSmall]
