@@ -19,7 +19,7 @@ from torch import Tensor
 DEFAULT_LENGTH = 40
 FILLERS = frozenset({"a", "an", "and", "at", "in", "of", "on", "the", "with"})
 PAD, END = 0, 1  # token numbers; the words follow
-_SPECIAL = 2
+FIRST_WORD = 2
 _WIDTH_STEP = 16  # widths are whole multiples of this, which 8-bit matrix units want
 
 
@@ -66,11 +66,11 @@ class TextEncoder:
     @property
     def width(self) -> int:
         """C: the words and special tokens, rounded up."""
-        return math.ceil((len(self.words) + _SPECIAL) / _WIDTH_STEP) * _WIDTH_STEP
+        return math.ceil((len(self.words) + FIRST_WORD) / _WIDTH_STEP) * _WIDTH_STEP
 
     @cached_property
     def _numbers(self) -> dict[str, int]:
-        return {word: number for number, word in enumerate(self.words, _SPECIAL)}
+        return {word: number for number, word in enumerate(self.words, FIRST_WORD)}
 
     def tokens(self, prompts: Sequence[str]) -> Tensor:
         """(B,L) int64 token numbers."""

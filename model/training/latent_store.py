@@ -80,6 +80,11 @@ class LatentStore:
             return self._words.encode([""])
         return load_file(self.root / NULL_TEXT)["text"]
 
+    def used_tokens(self) -> list[int]:
+        """The token numbers that occur in the texts, in order. Only for texts stored as tokens."""
+        texts = (part[name] for parts in self._parts for part in parts for name in part if name.startswith("text"))
+        return sorted(set().union(*(text.unique().tolist() for text in texts)))
+
     def load(self, bucket: int, items: Sequence[int]) -> list[tuple[dict[str, Tensor], int]]:
         """Part and row of each sample."""
         places = np.searchsorted(self._starts[bucket], np.asarray(items), side="right") - 1

@@ -1,0 +1,73 @@
+"""The small models' family: every run behind the figures of configs/SMALL.md, with what it changes in a configuration.
+
+`python -m model.training family` does the runs that are missing, one after the other; an interrupted one goes on.
+"""
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .trainer import FINAL
+
+LOG = logging.getLogger(__name__)
+CONFIGS = Path(__file__).parent / "configs"
+SMALL = Path(".run/training/small")
+FAMILY = SMALL / "family"
+HEADS = {64: 2, 96: 3, 128: 4}  # by the width of the network
+COMPARED = 96  # the width on which the variants of the recipe are compared
+# Short runs, with the learning rate brought down to nothing in each, and no minute of compiling.
+COMMON = ("optimiser.decay_share=0.4", "optimiser.final_share=0.02", "training.compile=false", "log.samples_every=0")
+TEXT_TO_IMAGE = (*COMMON, "training.steps=600")
+POST = (*COMMON, "training.steps=700", "log.evaluate_every=0")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run: a name, the configuration it starts from, and its changes."""
+
+    name: str
+    config: str
+    changes: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return FAMILY / self.name
+
+    @property
+    def file(self) -> Path:
+        """The finished model."""
+        return self.folder / FINAL
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of `python -m model.training`."""
+        sets = [part for change in (f"output={self.folder.as_posix()}", *self.changes) for part in ("--set", change)]
+        return ["train", str(CONFIGS / f"{self.config}.toml"), *sets]
+
+
+def runs() -> Iterator[Run]:
+    """All runs, each after those whose models it starts from."""
+    for width, heads in HEADS.items():
+        sizes = (f"model.hidden_size={width}", f"model.num_heads={heads}")
+        yield Run(f"t2i_{width}", "small_t2i", (*TEXT_TO_IMAGE, *sizes))
+        yield Run(f"post_{width}", "small_post", (*POST, _source(width)))
+        yield Run(f"scratch_{width}", "small_post", (*POST, *sizes, "model.source="))
+    sparse = f"data.path={(SMALL / 'latents_sparse').as_posix()}"
+    yield Run(f"sparse_{COMPARED}", "small_post", (*POST, _source(COMPARED), sparse))
+    yield Run(f"distill_{COMPARED}", "small_post", (*POST, _source(COMPARED), "recipe.distill_weight=1.0"))
+
+
+def train_family(only: list[str] | None = None) -> None:
+    """Do the missing runs, each in a process of its own. Raises CalledProcessError where one fails."""
+    for run in runs():
+        if (only and run.name not in only) or run.file.exists():
+            continue
+        LOG.info("%s: python -m model.training %s", run.name, " ".join(run.arguments))
+        subprocess.run([sys.executable, "-m", "model.training", *run.arguments], check=True)
+
+
+def _source(width: int) -> str:
+    return f"model.source={(FAMILY / f't2i_{width}' / FINAL).as_posix()}"
