@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / ".run"  # everything these tasks make; deleting the folder starts over
 WORKFLOWS = ROOT / "workflows"
 INPUTS = WORKFLOWS / "input"  # the pictures that the workflows load
+SMALL_MODEL = ROOT / "model" / "demo" / "weights" / "modality_forcing_small.safetensors"  # comes with the pack
 HOST_VARIABLE = "MODALITY_FORCING_HOST"  # set by run.py for what it starts: the ComfyUI folder
 PYTHON_VARIABLE = "MODALITY_FORCING_PYTHON"  # and the interpreter that runs it
 

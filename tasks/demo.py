@@ -1,27 +1,23 @@
-"""``run.py demo [serve]``: run the three modes on a real ComfyUI with a small model, and show where the results are."""
+"""``run.py demo [serve]``: the three modes on a real ComfyUI with the bundled small model, and where results are."""
 
-import importlib
 import json
 import shutil
 import sys
 import time
 from pathlib import Path
 
-from . import INPUTS, WORK, WORKFLOWS, TaskError, end_on_terminate
-from .bench import PACKAGE, import_as_package
+from . import INPUTS, SMALL_MODEL, WORK, WORKFLOWS, TaskError, end_on_terminate
 from .contact_sheet import Row, write_sheet
 from .serve import free_port_from, stay, user_server
 from .server import GraphError, Server
 from .workflow import to_api
+from .workflow_small import EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 # In the order of the story: both at once, then one from the other.
 DEMOS = ("joint", "image_to_depth", "depth_to_image")
 RESULTS = WORK / "demo"
-SIDE, STEPS = 256, 20  # the shipped workflows are set for the released model: 512 pixels, 50 steps
 
 SMALL_LOADER = "ModalityForcingLoadSmall"
-SMALL_FOLDER = "modality_forcing_small"
-RANDOM_FOLDER = "random"
 # What a small model stands in for, and the output that it does so with.
 LOADERS = {"ModalityForcingLoadModel": 0, "UNETLoader": 0, "CLIPLoader": 1, "VAELoader": 2}
 SIZES = {"ModalityForcingEmptyLatent": ("width", "height"), "ModalityForcingFitImage": ("max_side",)}
@@ -29,7 +25,7 @@ SIZES = {"ModalityForcingEmptyLatent": ("width", "height"), "ModalityForcingFitI
 
 def run_demos(server: Server) -> list[Path]:
     """Run every demo workflow and copy what it saves into RESULTS; returns the copies, the contact sheet first."""
-    model_name = small_model(server)
+    print(f"The model is {SMALL_MODEL.name}: small, of procedural scenes, to show how the graphs work.", flush=True)
     info = server.object_info()
     shutil.rmtree(RESULTS, ignore_errors=True)
     rows, results = [], []
@@ -37,8 +33,11 @@ def run_demos(server: Server) -> list[Path]:
         print(f"{name} ...", end=" ", flush=True)
         started = time.monotonic()
         graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-        prompt = use_small_model(to_api(graph, info), model_name)
+        prompt = use_small_model(to_api(graph, info), SMALL_MODEL.name)
         resize(prompt, SIDE, STEPS)
+        guide(prompt, GUIDANCE)
+        if name == "joint":
+            add_side_view(prompt)
         given = upload_pictures(prompt, server)
         try:
             outputs = server.run(prompt)
@@ -52,28 +51,6 @@ def run_demos(server: Server) -> list[Path]:
         rows.append(Row(f"{name.replace('_', ' ')}   {seconds:.1f} s", pictures, given=len(given)))
         results += kept
     return [write_sheet(RESULTS / "contact_sheet.png", rows), *results]
-
-
-def small_model(server: Server) -> str:
-    """The name of the small model to use: an installed or bundled one, else one of random weights that is made here."""
-    installed = [name for name in _offered(server) if Path(name).parent.name != RANDOM_FOLDER]
-    if installed:
-        print(f"The small model is {installed[0]}.")
-        return installed[0]
-    print(
-        "No trained small model is installed: the workflows run on RANDOM weights, and the results are noise.\n"
-        f"A trained one goes into a folder in {server.models / SMALL_FOLDER}. The workflows themselves are set for the "
-        "released checkpoint; their notes say which files it needs."
-    )
-    import_as_package()
-    random_checkpoint = importlib.import_module(f"{PACKAGE}.model.demo.random_checkpoint")
-    path = random_checkpoint.write(server.models / SMALL_FOLDER / RANDOM_FOLDER)
-    return next(name for name in _offered(server) if Path(name) == Path(RANDOM_FOLDER, path.name))
-
-
-def _offered(server: Server) -> list[str]:
-    kind, *options = server.get_json(f"/object_info/{SMALL_LOADER}")[SMALL_LOADER]["input"]["required"]["model_name"]
-    return options[0]["options"] if kind == "COMBO" else kind
 
 
 def use_small_model(prompt: dict, model_name: str) -> dict:
@@ -101,6 +78,27 @@ def resize(prompt: dict, side: int, steps: int) -> None:
         node["inputs"].update(dict.fromkeys(SIZES.get(node["class_type"], ()), side))
         if node["class_type"] == "ModalityForcingSchedule":
             node["inputs"]["steps"] = steps
+
+
+def guide(prompt: dict, cfg: float) -> None:
+    """Set the guidance of the prompt's samplers, where there is any."""
+    for node in prompt.values():
+        if node["inputs"].get("cfg", 1.0) != 1.0:
+            node["inputs"]["cfg"] = cfg
+
+
+def add_side_view(prompt: dict) -> None:
+    """Add a picture of the point cloud from the side."""
+    cloud = next(key for key, node in prompt.items() if node["class_type"] == "ModalityForcingPointCloud")
+    prompt[cloud]["inputs"] |= {"far": FAR, "edge_threshold": EDGE}
+    geometry = prompt[cloud]["inputs"]["geometry"]
+    view, saved = (str(number + max(map(int, prompt))) for number in (1, 2))
+    move = {"right": 0.0, "up": 0.0, "forward": 0.0, "roll_deg": 0.0, **SIDE_VIEW}
+    size = {"frames": 1, "width": 0, "height": 0, "fov_x_deg": 0.0, "edge_threshold": 0.0, "cracks": 4}
+    inputs = {"geometry": geometry, "point_cloud": [cloud, 0], **move, **size}
+    prompt[view] = {"class_type": "ModalityForcingRenderView", "inputs": inputs}
+    kept = {"images": [view, 0], "filename_prefix": "modality_forcing/joint_from_the_side"}
+    prompt[saved] = {"class_type": "SaveImage", "inputs": kept}
 
 
 def upload_pictures(prompt: dict, server: Server) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .workflow_builder import Group, Link, Node, Note, Workflow
 from .workflow_geometry import CUT, MOVE, depth_to_3d, metric_scene
+from .workflow_small import small_version
 
 MODEL_FILE = "modality_forcing.safetensors"
 TEXT_ENCODER_FILE = "qwen_3_8b_fp8mixed.safetensors"
@@ -17,8 +18,8 @@ VAE_FILE = "flux2-vae.safetensors"
 PICTURE, PICTURE_WITH_HOLE = "example.png", "modality_forcing_scene_hole.png"
 DEPTH, DEPTH_WITH_HOLE = "modality_forcing_depth.png", "modality_forcing_depth_hole.png"
 PROMPT = (
-    "a field of green grass with mountains at noon. a green tree on the left. "
-    "a purple striped cone in the center. an orange house on the right."
+    "a field of green grass with mountains at noon. a yellow box on the left. "
+    "a green pine in the center nearby. an orange house on the right far away."
 )  # true of the example pictures
 GUIDANCE = 4.0
 VIEWER_HEIGHT = 480
@@ -129,6 +130,10 @@ def joint() -> Workflow:
         Group("5  Look around, keep", ["viewer", "cloud", "saved_cloud"]),
     ]
     return Workflow("joint", items, groups)
+
+
+def small_model() -> Workflow:
+    return small_version(joint())
 
 
 def _point_cloud(column: int, name: str) -> list[Node]:
@@ -389,4 +394,5 @@ CATALOGUE: list[Callable[[], Workflow]] = [
     rgbd_inpaint,
     depth_to_3d,
     moved_view,
+    small_model,
 ]

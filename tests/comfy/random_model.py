@@ -1,15 +1,14 @@
-"""A small model of random weights, to run the graphs where no trained one is installed. What it makes is noise."""
+"""A small model of random weights and with a linear codec, whose answers are easy to work out. It makes noise."""
 
 from pathlib import Path
 
 import torch
-
-from ..network.checkpoint import save_transformer
-from ..network.config import TransformerConfig
-from ..network.transformer import ModalityForcingTransformer
-from ..training.scenes import VOCABULARY, generate
-from .image_codec import ImageCodec
-from .text import TextEncoder
+from modality_forcing.model.demo.image_codec import ImageCodec
+from modality_forcing.model.demo.text import TextEncoder
+from modality_forcing.model.network.checkpoint import save_transformer
+from modality_forcing.model.network.config import TransformerConfig
+from modality_forcing.model.network.transformer import ModalityForcingTransformer
+from modality_forcing.model.training.scenes import VOCABULARY, generate
 
 NAME = "random.safetensors"
 SCENES = 12

@@ -6,9 +6,9 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+import random_model
 import torch
 from graphs import Graph, Node, relative_error
-from modality_forcing.model.demo import random_checkpoint
 from modality_forcing.model.demo.image_codec import ImageCodec
 from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.diffusion.sampling import sample
@@ -48,7 +48,7 @@ class Small:
 
 @pytest.fixture(scope="module")
 def written(server) -> Path:
-    return random_checkpoint.write(server.models / FOLDER / "random")
+    return random_model.write(server.models / FOLDER / "random")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_joint_equals_the_plain_modules(small):
     words = TextEncoder.load(small.folder / "words.json")
     noise = torch.randn((2, 384, 3, 4), generator=torch.manual_seed(seed))
     want = sample(
-        load_transformer(small.folder / random_checkpoint.NAME),
+        load_transformer(small.folder / random_model.NAME),
         *noise.split([128, 256], dim=1),
         words.encode([prompt]).expand(2, -1, -1),
         words.encode([""]).expand(2, -1, -1),

@@ -1,17 +1,15 @@
-"""Every shipped workflow runs on a real server, with a small random model in place of what an artist has to bring."""
+"""Every shipped workflow runs on a real server, with the bundled small model in place of what an artist brings."""
 
 import io
 import json
 
 import pytest
 import torch
-from modality_forcing.model.demo import random_checkpoint
 from modality_forcing.model.demo.text import TextEncoder
-from modality_forcing.model.training.scenes import VOCABULARY
-from modality_forcing.tasks import INPUTS, WORKFLOWS, demo
+from modality_forcing.tasks import INPUTS, SMALL_MODEL, WORKFLOWS, demo
 from modality_forcing.tasks.make_workflows import text_of
 from modality_forcing.tasks.workflow import to_api
-from modality_forcing.tasks.workflow_catalogue import CATALOGUE, PROMPT
+from modality_forcing.tasks.workflow_catalogue import CATALOGUE
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -29,13 +27,13 @@ EXPECTED = {
     "rgbd_inpaint": {"rgbd_inpaint_image": FITTED, "rgbd_inpaint_depth": FITTED},
     "depth_to_3d": {"to_3d_depth": FULL, "to_3d_normals": FULL},
     "moved_view": {f"moved_view_{what}": FULL for what in ("view", "image", "depth")},
+    "small_model": {"small_model_image": (SIDE, SIDE), "small_model_depth": (SIDE, SIDE)},
 }
 
 
 @pytest.fixture(scope="module")
-def model_name(server) -> str:
-    path = random_checkpoint.write(server.models / demo.SMALL_FOLDER / "for workflows")
-    return f"{path.parent.name}/{path.name}"
+def model_name() -> str:
+    return SMALL_MODEL.name
 
 
 @pytest.fixture
@@ -88,8 +86,12 @@ def test_files_are_what_make_workflows_writes(server, object_info, describe):
     assert (WORKFLOWS / f"{describe.__name__}.json").read_text(encoding="utf-8") == text_of(object_info, describe)
 
 
-def test_the_prompt_is_in_the_small_models_words():
-    assert TextEncoder.of_vocabulary(VOCABULARY).unknown_words(PROMPT) == []
+def test_the_prompts_are_in_the_small_models_words():
+    words = TextEncoder.load(SMALL_MODEL.parent / "words.json")
+    for path in WORKFLOWS.glob("*.json"):
+        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
+            if node["type"] == "CLIPTextEncode" and path.stem != "depth_to_controlnet":
+                assert words.unknown_words(node["widgets_values"][0]) == []
 
 
 @pytest.mark.parametrize("name", EXPECTED)

@@ -1,0 +1,52 @@
+"""``run.py bench screenshot``: small_model in the real frontend after a run, as docs/small_workflow.jpg."""
+
+import json
+import tempfile
+import time
+from pathlib import Path
+
+from . import ROOT, WORKFLOWS, TaskError
+from .browser import FLAGS, ensure_browser
+from .server import Server
+
+PICTURE = ROOT / "docs" / "small_workflow.jpg"
+SIZE = {"width": 2600, "height": 1150}  # a whole workflow with legible texts
+SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.VueNodes.Enabled": False}
+DRAWN = "document.querySelectorAll('.mf-state[data-state=ready]').length > 0"
+
+
+def main(arguments: list[str]) -> int:
+    """Take the picture; returns the exit status."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError as error:
+        raise TaskError(f"{error}: start it in the environment of the tests, after run.py test") from error
+    graph = json.loads((WORKFLOWS / "small_model.json").read_text(encoding="utf-8"))
+    executable = str(ensure_browser())
+    with tempfile.TemporaryDirectory() as base, Server(Path(base)) as server, sync_playwright() as playwright:
+        server.settings(SETTINGS)
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        page = browser.new_page(viewport=SIZE)
+        page.goto(server.address)
+        page.wait_for_function("window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow")
+        page.evaluate("async graph => { await window.app.loadGraphData(graph) }", graph)
+        page.evaluate("window.app.queuePrompt(0, 1)")
+        _await_run(server)
+        page.wait_for_function(DRAWN, timeout=20000)
+        page.keyboard.press(".")  # the whole graph in the window
+        page.wait_for_timeout(2000)
+        page.screenshot(path=PICTURE, type="jpeg", quality=80)
+        browser.close()
+    print(f"{PICTURE}  {PICTURE.stat().st_size / 1024:.0f} kB")
+    return 0
+
+
+def _await_run(server: Server, timeout_s: float = 120.0) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        done = server.get_json("/history")
+        if done:
+            server.wait(next(iter(done)))
+            return
+        time.sleep(0.2)
+    raise TaskError("the workflow did not run; see the server's log")
