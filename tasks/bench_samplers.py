@@ -22,7 +22,7 @@ from .server import Server
 COUNT, SIDE = 32, 128
 SAMPLERS = {"euler": 1, "heun": 2, "dpmpp_2m": 1}  # calls of the network in a step (heun: one in the last)
 STEPS = (1, 2, 4, 8, 16, 32)
-REFERENCE = ("heun", 150)
+REFERENCE = ("heun", 64)
 MAX_CODE = 1.8  # predicted codes are capped here, as in the other tables
 
 

@@ -12,6 +12,16 @@ from .server import Server
 PICTURE = ROOT / "docs" / "small_workflow.jpg"
 SIZE = {"width": 2600, "height": 1150}  # a whole workflow with legible texts
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.VueNodes.Enabled": False}
+# Where the canvas shows the graph, with a margin, in pixels of the page.
+FRAME = """() => {
+    const margin = 20, { scale, offset } = app.canvas.ds, edge = app.canvas.canvas.getBoundingClientRect();
+    const items = [...app.graph.nodes, ...app.graph.groups];
+    const at = [0, 1].map(axis => Math.min(...items.map(item => item.pos[axis])) - margin);
+    const to = [0, 1].map(axis => Math.max(...items.map(item => item.pos[axis] + item.size[axis])) + margin);
+    const [left, top] = [0, 1].map(axis => (at[axis] + offset[axis]) * scale);
+    const [width, height] = [0, 1].map(axis => (to[axis] - at[axis]) * scale);
+    return { x: edge.left + left, y: edge.top + top - 20, width, height: height + 20 };
+}"""
 DRAWN = "document.querySelectorAll('.mf-state[data-state=ready]').length > 0"
 
 
@@ -35,7 +45,7 @@ def main(arguments: list[str]) -> int:
         page.wait_for_function(DRAWN, timeout=20000)
         page.keyboard.press(".")  # the whole graph in the window
         page.wait_for_timeout(2000)
-        page.screenshot(path=PICTURE, type="jpeg", quality=80)
+        page.screenshot(path=PICTURE, type="jpeg", quality=80, clip=page.evaluate(FRAME))
         browser.close()
     print(f"{PICTURE}  {PICTURE.stat().st_size / 1024:.0f} kB")
     return 0

@@ -18,6 +18,7 @@ SETTINGS = {
     "ModalityForcingPointCloud": {"far": FAR, "edge_threshold": EDGE},
     "SamplerCustom": {"cfg": GUIDANCE},
 }
+VIEWER = {"edge": 0, "far": FAR, "pointSize": 2}
 
 
 def small_version(workflow: Workflow) -> Workflow:
@@ -35,7 +36,8 @@ def _moved(node: Node) -> Node:
     prefix = inputs.get("filename_prefix")
     if prefix:
         inputs["filename_prefix"] = prefix.replace("/joint_", "/small_model_")
-    return replace(node, inputs={**inputs, **SETTINGS.get(node.type, {})})
+    properties = {"modality_forcing": {"cloud": VIEWER}} if node.type == "ModalityForcingPreviewPointCloud" else {}
+    return replace(node, inputs={**inputs, **SETTINGS.get(node.type, {})}, properties=properties)
 
 
 def _link(link: Link) -> Link:
