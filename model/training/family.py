@@ -20,8 +20,8 @@ HEADS = {64: 2, 96: 3, 128: 4}  # by the width of the network
 COMPARED = 96  # the width on which the variants of the recipe are compared
 # Short runs, with the learning rate brought down to nothing in each, and no minute of compiling.
 COMMON = ("optimiser.decay_share=0.4", "optimiser.final_share=0.02", "training.compile=false", "log.samples_every=0")
-TEXT_TO_IMAGE = (*COMMON, "training.steps=600")
-POST = (*COMMON, "training.steps=700", "log.evaluate_every=0")
+TEXT_TO_IMAGE = (*COMMON, "training.steps=500")
+POST = (*COMMON, "training.steps=600", "log.evaluate_every=0")
 
 
 @dataclass(frozen=True)
