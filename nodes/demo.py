@@ -1,4 +1,4 @@
-"""Loading a small self-trained model: its transformer, its word list as CLIP and its image codec as VAE.
+"""Loading a small model, bundled or self-trained: its transformer, its words as CLIP and its image codec as VAE.
 
 A small model is a folder with transformer files in the released layout, image_codec.safetensors and words.json.
 """
@@ -198,7 +198,7 @@ class LoadSmall(io.ComfyNode):
             node_id="ModalityForcingLoadSmall",
             display_name="Load Small Model",
             category=CATEGORY,
-            description="Loads a small self-trained model with its word list and its image codec. In a graph it takes "
+            description="Loads a small model with its word list and its image codec. In a graph it takes "
             "the places of 'Load Modality Forcing Model', 'Load CLIP' and 'Load VAE'.",
             inputs=[
                 io.Combo.Input(

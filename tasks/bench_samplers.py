@@ -32,7 +32,13 @@ def prompt_for(latent_file: str, sampler: str, steps: int, prefix: str) -> dict:
         "1": (SMALL_LOADER, {"model_name": SMALL_MODEL.name}),
         "2": ("CLIPTextEncode", {"clip": ["1", 1], "text": ""}),
         "3": ("LoadLatent", {"latent": latent_file}),
-        "4": ("ModalityForcingImageCondition", {"positive": ["2", 0], "negative": ["2", 0], "rgb": ["3", 0]}),
+        "4": (
+            "ModalityForcingImageCondition",
+            {
+                **{"positive": ["2", 0], "negative": ["2", 0], "rgb": ["3", 0]},
+                **{"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0},
+            },
+        ),
         "5": ("ModalityForcingSchedule", {"model": ["1", 0], "steps": steps, "shift": 1.1, "log2_alpha": 0.0}),
         "6": ("KSamplerSelect", {"sampler_name": sampler}),
         "7": (
@@ -45,8 +51,6 @@ def prompt_for(latent_file: str, sampler: str, steps: int, prefix: str) -> dict:
         "8": ("ModalityForcingSplitLatents", {"latent": ["7", 0]}),
         "9": ("SaveLatent", {"samples": ["8", 1], "filename_prefix": prefix}),
     }
-    conditions = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0}
-    nodes["4"][1].update(conditions)
     return {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
 
 
