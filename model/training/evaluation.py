@@ -57,6 +57,7 @@ def evaluate_image_to_depth(
     runs: int = 1,
     seed: int = 0,
     max_code: float = DEFAULT_MAX_CODE,
+    baselines: bool = True,
 ) -> list[Row]:
     """Image -> depth against the true depth, without guidance.
 
@@ -68,6 +69,7 @@ def evaluate_image_to_depth(
             published tables use 10.
         seed: of the noise, which is the same for all numbers of steps.
         max_code: where predicted codes are clipped.
+        baselines: with the rows of the constant and the planes, which depend on the data alone.
 
     Returns:
         Rows "constant", "plane in depth", "plane in space", and for each number of steps "N steps" (mean error of the
@@ -77,9 +79,10 @@ def evaluate_image_to_depth(
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
         truth, valid = decode(batch.depth)
-        tally.add("constant", evaluate(torch.ones_like(truth), truth, None, valid))
-        tally.add("plane in depth", evaluate(fit_planes(truth, valid), truth, None, valid))
-        tally.add("plane in space", evaluate(fit_planes(truth, valid, inverse=True), truth, None, valid))
+        if baselines:
+            tally.add("constant", evaluate(torch.ones_like(truth), truth, None, valid))
+            tally.add("plane in depth", evaluate(fit_planes(truth, valid), truth, None, valid))
+            tally.add("plane in space", evaluate(fit_planes(truth, valid, inverse=True), truth, None, valid))
         noises = [_noise(batch.depth, generator) for _ in range(runs)]
         for steps in steps_list:
             name = f"{steps} step{'s' if steps > 1 else ''}"

@@ -46,11 +46,14 @@ class Bench:
         self.held_out = HeldOut(config, self.encoding, source.sizes, None)
         self.config = config
 
-    def image_to_depth(self, file: Path, steps: Sequence[int] = (2, 10), runs: int = 1) -> list[Row]:
-        """AbsRel and delta_1 with the empty prompt, after the baselines."""
+    def image_to_depth(
+        self, file: Path, steps: Sequence[int] = (2, 10), runs: int = 1, baselines: bool = False
+    ) -> list[Row]:
+        """AbsRel and delta_1 with the empty prompt."""
         empty = [replace(b, context=self.encoding.null_text.expand(len(b.rgb), -1, -1)) for b in self.held_out.batches]
         cap = self.config.evaluation.max_code
-        return evaluate_image_to_depth(load_transformer(file), empty, steps, runs=runs, max_code=cap)
+        options = {"runs": runs, "max_code": cap, "baselines": baselines}
+        return evaluate_image_to_depth(load_transformer(file), empty, steps, **options)
 
     def drift(self, file: Path, source: Path) -> float:
         """Of the RGB prediction from the source's, as a share of its power."""
@@ -91,18 +94,17 @@ class Bench:
 def family(bench: Bench) -> str:
     """Sizes and variants of the recipe."""
     made = {run.name: run.file for run in runs()}
-    lines, baselines = [], []
+    first = bench.image_to_depth(made[f"post_{COMPARED}"], (1,), baselines=True)
+    lines = [_cells(row.name, "", [row]) for row in first if row.name in BASELINES]
     for width in HEADS:
         for kind in ("post", "scratch"):
             file = made[f"{kind}_{width}"]
-            rows = bench.image_to_depth(file)
-            baselines = baselines or [_cells(row.name, "", [row]) for row in rows if row.name in BASELINES]
-            lines.append(_cells(f"width {width}, {_KINDS[kind]}", _millions(file), rows[len(BASELINES) :]))
-    sizes = _markdown(("", "M parameters", "2 steps", "10 steps"), [*baselines, *lines])
+            lines.append(_cells(f"width {width}, {_KINDS[kind]}", _millions(file), bench.image_to_depth(file)))
+    sizes = _markdown(("", "M parameters", "2 steps", "10 steps"), lines)
     lines = []
     for kind in ("post", "sparse", "distill"):
         file = made[f"{kind}_{COMPARED}"]
-        row = _cells(_KINDS[kind], _millions(file), bench.image_to_depth(file)[len(BASELINES) :])
+        row = _cells(_KINDS[kind], _millions(file), bench.image_to_depth(file))
         lines.append([*row, f"{100 * bench.drift(file, made[f't2i_{COMPARED}']):.2f} %"])
     variants = _markdown(("", "M parameters", "2 steps", "10 steps", "drift of RGB"), lines)
     return (
@@ -113,7 +115,7 @@ def family(bench: Bench) -> str:
 
 def shipped(bench: Bench, file: Path) -> str:
     """What the shipped model does."""
-    depth = table(bench.image_to_depth(file, STEPS, runs=4))
+    depth = table(bench.image_to_depth(file, STEPS, runs=4, baselines=True))
     joint, painted = (table(rows) for rows in bench.consistency(file))
     height, width = bench.held_out.sizes[0]
     return (
