@@ -17,6 +17,7 @@ CONFIGS = Path(__file__).parent / "configs"
 SMALL = Path(".run/training/small")
 FAMILY = SMALL / "family"
 HEADS = {64: 2, 96: 3, 128: 4}  # by the width of the network
+BLOCKS = ("model.double_blocks=2", "model.single_blocks=4")  # as text-to-image has them, for runs without it
 COMPARED = 96  # the width on which the variants of the recipe are compared
 # Short runs, with the learning rate brought down to nothing in each, and no minute of compiling.
 COMMON = ("optimiser.decay_share=0.4", "optimiser.final_share=0.02", "training.compile=false", "log.samples_every=0")
@@ -54,7 +55,7 @@ def runs() -> Iterator[Run]:
         sizes = (f"model.hidden_size={width}", f"model.num_heads={heads}")
         yield Run(f"t2i_{width}", "small_t2i", (*TEXT_TO_IMAGE, *sizes))
         yield Run(f"post_{width}", "small_post", (*POST, _source(width)))
-        yield Run(f"scratch_{width}", "small_post", (*POST, *sizes, "model.source="))
+        yield Run(f"scratch_{width}", "small_post", (*POST, *sizes, *BLOCKS, "model.source="))
     sparse = f"data.path={(SMALL / 'latents_sparse').as_posix()}"
     yield Run(f"sparse_{COMPARED}", "small_post", (*POST, _source(COMPARED), sparse))
     yield Run(f"distill_{COMPARED}", "small_post", (*POST, _source(COMPARED), "recipe.distill_weight=1.0"))
