@@ -1,4 +1,4 @@
-"""The small models' family: every run behind the figures of configs/SMALL.md, with what it changes in a configuration.
+"""The small models' family: every run behind docs/small_model/report.md, with what it changes in a configuration.
 
 `python -m model.training family` does the runs that are missing, one after the other; an interrupted one goes on.
 """
