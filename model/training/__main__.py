@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     family = command("family", _family, "train the small models' family: the runs that are missing", config=False)
     family.add_argument("only", nargs="*", metavar="RUN", help="by name; all if none is given")
     report = command("report", _report, "the figures of the small models, from their files", config=False)
-    report.add_argument("parts", nargs="*", choices=[*REPORTS, []], default=REPORTS, help=", ".join(REPORTS))
+    report.add_argument("part", nargs="?", choices=REPORTS, help="all of them if none is named")
     bundle = command("bundle", _bundle, "a trained small model as the folder that Load Small Model takes", config=False)
     bundle.add_argument("model", help="the finished checkpoint")
     bundle.add_argument("--codec", required=True, help="the image codec it was trained with")
@@ -178,7 +178,7 @@ def _bundle(options: argparse.Namespace) -> int:
 def _report(options: argparse.Namespace) -> int:
     from .family_report import report
 
-    print(report(options.parts))
+    print(report([options.part] if options.part else REPORTS))
     return 0
 
 

@@ -9,6 +9,7 @@ from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.network.checkpoint import load_transformer, save_transformer
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
+from modality_forcing.model.training import family_report
 from modality_forcing.model.training.__main__ import main
 from modality_forcing.tasks import SMALL_MODEL
 from safetensors.torch import save_file
@@ -63,3 +64,10 @@ def test_the_bundled_model_is_small_and_whole():
     codec = ImageCodec.load(SMALL_MODEL.parent / "image_codec.safetensors")
     assert module.config.text_width == words.width and words.unknown_words("a red ball on the left") == []
     assert not module.img_in.weight[:, codec.used :].any() and not module.final_layer.linear.weight[codec.used :].any()
+
+
+def test_a_report_names_every_part_unless_told(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(family_report, "report", lambda parts: asked.append(list(parts)) or "figures")
+    assert main(["report"]) == main(["report", "shipped"]) == 0
+    assert asked == [["family", "shipped"], ["shipped"]] and "figures" in capsys.readouterr().out
