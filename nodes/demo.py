@@ -18,6 +18,7 @@ from comfy.supported_models_base import ClipTarget
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..model.demo import CODEC_FILE, WORDS_FILE
 from ..model.demo.image_codec import CHANNELS, PATCH, ImageCodec
 from ..model.demo.text import TextEncoder
 from . import backend
@@ -27,7 +28,6 @@ log = logging.getLogger("modality_forcing")
 
 FOLDER = "modality_forcing_small"
 BUNDLED = Path(__file__).resolve().parent.parent / "model" / "demo" / "weights"
-CODEC_FILE, WORDS_FILE = "image_codec.safetensors", "words.json"
 BYTES_PER_PIXEL = 256  # of a float32 encode or decode: some 60 numbers for each pixel of the picture
 
 for _folder in (Path(folder_paths.models_dir) / FOLDER, BUNDLED):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..model.demo import CODEC_FILE
 from ..model.demo.image_codec import ImageCodec
 from ..model.depth import codec as depth_codec
 from ..model.depth.alignment import evaluate
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
     """Measure and print a Markdown table; returns the exit status."""
     seeds = [heldout_seed(i) for i in range(COUNT)]
     scenes = generate(seeds, (SIDE, SIDE), difficulty="easy", kinds=("room", "ground"))
-    codec = ImageCodec.load(SMALL_MODEL.parent / "image_codec.safetensors")
+    codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
     codes = {}
     with tempfile.TemporaryDirectory() as base, Server(Path(base)) as server:
         with torch.no_grad():

@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from ..model.demo import CODEC_FILE, WORDS_FILE
 from ..model.demo.image_codec import ImageCodec
 from ..model.demo.text import TextEncoder
 from ..model.depth.codec import decode
@@ -23,13 +24,12 @@ from ..model.network.checkpoint import load_transformer
 from ..model.resize import resize_images
 from ..model.training.scenes import generate, heldout_seed
 from . import ROOT, SMALL_MODEL
-from .workflow_small import EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
+from .workflow_small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 SHEET = ROOT / "docs" / "small_model.jpg"
 COUNT = 8
 LOG2_ALPHA, SEED = 5.0, 0
 TILE, GAP, TEXT_HEIGHT, LINE = 128, 6, 92, 24  # of the sheet, in pixels; letters in a line
-CRACKS = 4  # pixels: what the steps of the ground leave open
 BACKGROUND = (1.0, 1.0, 1.0)
 
 
@@ -42,8 +42,8 @@ def rows() -> tuple[list[str], dict[str, Tensor]]:
         kinds=("room", "ground"),
         style="full",
     )
-    codec = ImageCodec.load(SMALL_MODEL.parent / "image_codec.safetensors")
-    words = TextEncoder.load(SMALL_MODEL.parent / "words.json")
+    codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
+    words = TextEncoder.load(SMALL_MODEL.parent / WORDS_FILE)
     generator = torch.Generator().manual_seed(SEED)
     cells = SIDE // 16
     noise = [torch.randn(COUNT, channels, cells, cells, generator=generator) for channels in (128, 256)]

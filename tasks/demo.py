@@ -11,7 +11,7 @@ from .contact_sheet import Row, write_sheet
 from .serve import free_port_from, stay, user_server
 from .server import GraphError, Server
 from .workflow import to_api
-from .workflow_small import EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
+from .workflow_small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 # In the order of the story: both at once, then one from the other.
 DEMOS = ("joint", "image_to_depth", "depth_to_image")
@@ -94,7 +94,7 @@ def add_side_view(prompt: dict) -> None:
     geometry = prompt[cloud]["inputs"]["geometry"]
     view, saved = (str(number + max(map(int, prompt))) for number in (1, 2))
     move = {"right": 0.0, "up": 0.0, "forward": 0.0, "roll_deg": 0.0, **SIDE_VIEW}
-    size = {"frames": 1, "width": 0, "height": 0, "fov_x_deg": 0.0, "edge_threshold": 0.0, "cracks": 4}
+    size = {"frames": 1, "width": 0, "height": 0, "fov_x_deg": 0.0, "edge_threshold": 0.0, "cracks": CRACKS}
     inputs = {"geometry": geometry, "point_cloud": [cloud, 0], **move, **size}
     prompt[view] = {"class_type": "ModalityForcingRenderView", "inputs": inputs}
     kept = {"images": [view, 0], "filename_prefix": "modality_forcing/joint_from_the_side"}

@@ -11,11 +11,10 @@ from shutil import copyfile
 
 import torch
 
+from ..demo import CODEC_FILE, WORDS_FILE
 from ..demo.text import FIRST_WORD, TextEncoder
 from ..network.checkpoint import load_transformer, save_transformer
 from .latent_store import WORDS, LatentStore
-
-CODEC_FILE, WORDS_FILE = "image_codec.safetensors", "words.json"
 
 
 def bundle(model: str | Path, codec: str | Path, data: str | Path, out: str | Path) -> dict[str, int]:
