@@ -1,9 +1,9 @@
-// The one file that ComfyUI loads by itself: which widget belongs to which node.
+// The one file that does something when it is loaded (ComfyUI loads every .js): which widget belongs to which node.
 
-import { attach, hideInput, register } from "./host.mjs";
-import { cloudWidget } from "./widgets/cloud.mjs";
-import { depthWidget } from "./widgets/depth.mjs";
-import { scheduleWidget } from "./widgets/schedule.mjs";
+import { attach, hideInput, register } from "./host.js";
+import { cloudWidget } from "./widgets/cloud.js";
+import { depthWidget } from "./widgets/depth.js";
+import { scheduleWidget } from "./widgets/schedule.js";
 
 register({
     ModalityForcingSchedule: (node) => attach(node, "schedule_picture", scheduleWidget(node)),

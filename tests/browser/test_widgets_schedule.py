@@ -11,7 +11,7 @@ sys.path.append(str(Path(__file__).parent))  # for widgets.py
 from widgets import close_up, drag, node_value, open_graph  # noqa: E402
 
 SCHEDULE = "ModalityForcingSchedule"
-SIDE, LEFT, TOP, PICTURE = 160, 70, 8, (300, 222)  # of parts/schedule_picture.mjs
+SIDE, LEFT, TOP, PICTURE = 160, 70, 8, (300, 222)  # of parts/schedule_picture.js
 
 
 @pytest.fixture

@@ -4,12 +4,12 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import * as camera from "../../web/maths/camera.mjs";
-import * as codec from "../../web/maths/codec.mjs";
-import { colour, table } from "../../web/maths/colour_maps.mjs";
-import { mapper, measuredRange, pictureValue, sortedDepth } from "../../web/maths/depth_values.mjs";
-import * as schedule from "../../web/maths/schedule.mjs";
-import { countKept, depthSpans, pointAt } from "../../web/parts/points.mjs";
+import * as camera from "../../web/maths/camera.js";
+import * as codec from "../../web/maths/codec.js";
+import { colour, table } from "../../web/maths/colour_maps.js";
+import { mapper, measuredRange, pictureValue, sortedDepth } from "../../web/maths/depth_values.js";
+import * as schedule from "../../web/maths/schedule.js";
+import { countKept, depthSpans, pointAt } from "../../web/parts/points.js";
 
 const read = (path) => JSON.parse(readFileSync(new URL(path, import.meta.url)));
 const golden = (name) => read(`../golden_web/${name}.json`);

@@ -3,17 +3,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { clipMatrix, orbitPose } from "../../web/maths/camera.mjs";
-import { colourBytes, table } from "../../web/maths/colour_maps.mjs";
-import { meanDepth, mapper, measuredRange, pictureValue, sortedDepth } from "../../web/maths/depth_values.mjs";
-import { log2AlphaThrough } from "../../web/maths/schedule.mjs";
-import { flipped } from "../../web/parts/cloud_renderer.mjs";
-import { parseGeometry } from "../../web/parts/geometry_file.mjs";
-import { strideFor } from "../../web/parts/moving_detail.mjs";
-import { dollied, moved, orbited } from "../../web/parts/orbit_controls.mjs";
-import { depthSpans, pick, toScreen } from "../../web/parts/points.mjs";
-import { histogram, sample } from "../../web/parts/range_control.mjs";
-import { curve, thinned, toLevels, toPicture } from "../../web/parts/schedule_picture.mjs";
+import { clipMatrix, orbitPose } from "../../web/maths/camera.js";
+import { colourBytes, table } from "../../web/maths/colour_maps.js";
+import { meanDepth, mapper, measuredRange, pictureValue, sortedDepth } from "../../web/maths/depth_values.js";
+import { log2AlphaThrough } from "../../web/maths/schedule.js";
+import { flipped } from "../../web/parts/cloud_renderer.js";
+import { parseGeometry } from "../../web/parts/geometry_file.js";
+import { strideFor } from "../../web/parts/moving_detail.js";
+import { dollied, moved, orbited } from "../../web/parts/orbit_controls.js";
+import { depthSpans, pick, toScreen } from "../../web/parts/points.js";
+import { histogram, sample } from "../../web/parts/range_control.js";
+import { curve, thinned, toLevels, toPicture } from "../../web/parts/schedule_picture.js";
 
 const K = [1, 0, 0.5, 0, 1, 0.5, 0, 0, 1];
 

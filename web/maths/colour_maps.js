@@ -27,8 +27,18 @@ export function colourBytes(rows, size) {
 
 let loading;
 
-// The tables, fetched once for the page.
+// The tables, fetched once for the page; a fetch that failed is tried again by the next who asks.
 export function loadTables() {
-    loading ??= fetch(new URL("../colour_maps.json", import.meta.url)).then((reply) => reply.json());
+    loading ??= fetchTables().catch((error) => {
+        loading = undefined;
+        throw error;
+    });
     return loading;
+}
+
+// The host names no age for .json: without a question to the server an update of the pack would keep old tables.
+async function fetchTables() {
+    const reply = await fetch(new URL("../colour_maps.json", import.meta.url), { cache: "no-cache" });
+    if (!reply.ok) throw new Error(`the server answered ${reply.status} for colour_maps.json`);
+    return reply.json();
 }

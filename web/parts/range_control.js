@@ -1,6 +1,6 @@
 // The two ends of the colours over a histogram of the depth, with two handles.
 
-import { el } from "./elements.mjs";
+import { el } from "./elements.js";
 
 const STEPS = 1000;
 const BINS = 160;

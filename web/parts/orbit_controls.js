@@ -1,6 +1,6 @@
-// Pointer, wheel and keys to a camera on an orbit: {pivot, distance, yaw, pitch}, see maths/camera.mjs.
+// Pointer, wheel and keys to a camera on an orbit: {pivot, distance, yaw, pitch}, see maths/camera.js.
 
-import { orbitPose } from "../maths/camera.mjs";
+import { orbitPose } from "../maths/camera.js";
 
 const DEGREES_PER_PIXEL = 0.35;
 const STEEPEST = 89;

@@ -1,7 +1,7 @@
 // The square of noise levels as SVG: RGB's level to the right, depth's upwards, the steps as dots from noise to clean.
 
-import { tilt, trajectory } from "../maths/schedule.mjs";
-import { localPosition, svg } from "./elements.mjs";
+import { tilt, trajectory } from "../maths/schedule.js";
+import { localPosition, svg } from "./elements.js";
 
 const SIZE = { width: 300, height: 222 };
 export const SQUARE = { left: 70, top: 8, side: 160 };

@@ -1,12 +1,12 @@
 // Which files a node announced, which image of the batch is shown, and its data. Survives reloads with the workflow.
 
-import { fetchFile, saveSetting, setting } from "../host.mjs";
-import { parseGeometry } from "./geometry_file.mjs";
+import { fetchFile, saveSetting, setting } from "../host.js";
+import { parseGeometry } from "./geometry_file.js";
 
 const RUN_FIRST = "Nothing to show yet.\nRun the graph.";
 const GONE = "The last result is no longer on the server.\nRun the graph again.";
 
-// view: {batch, state} of elements.mjs; onGeometry(geometry) when there is something to show.
+// view: {batch, state} of elements.js; onGeometry(geometry) when there is something to show.
 export function resultLoader(node, view, onGeometry) {
     let files = [];
     let index = 0;

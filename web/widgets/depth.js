@@ -1,13 +1,13 @@
 // The depth preview: pan, zoom, values under the pointer; range and colours change here, without running the graph.
 
-import { saveSetting, setting } from "../host.mjs";
-import { unproject } from "../maths/camera.mjs";
-import { COLOUR_MAPS, colour, colourBytes, loadTables, table } from "../maths/colour_maps.mjs";
-import { CLIP_PERCENT, MAPPINGS, mapper, meanDepth, measuredRange, pictureValue, sortedDepth } from "../maths/depth_values.mjs";
-import { depthImage } from "../parts/depth_image.mjs";
-import { batchSelector, button, choice, el, localPosition, shield, stateText } from "../parts/elements.mjs";
-import { rangeControl, sample } from "../parts/range_control.mjs";
-import { resultLoader } from "../parts/result_loader.mjs";
+import { saveSetting, setting } from "../host.js";
+import { unproject } from "../maths/camera.js";
+import { COLOUR_MAPS, colour, colourBytes, loadTables, table } from "../maths/colour_maps.js";
+import { CLIP_PERCENT, MAPPINGS, mapper, meanDepth, measuredRange, pictureValue, sortedDepth } from "../maths/depth_values.js";
+import { depthImage } from "../parts/depth_image.js";
+import { batchSelector, button, choice, el, localPosition, shield, stateText } from "../parts/elements.js";
+import { rangeControl, sample } from "../parts/range_control.js";
+import { resultLoader } from "../parts/result_loader.js";
 
 const RANGES = { [CLIP_PERCENT]: `Clip ${CLIP_PERCENT} %`, 2: "Clip 2 %", 0: "Min – max", hand: "By hand" };
 const DEFAULTS = { colours: "grey", mapping: "disparity", nearWhite: true, range: String(CLIP_PERCENT), hand: null };

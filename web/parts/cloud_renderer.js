@@ -1,7 +1,7 @@
 // Draws a geometry as points with WebGL 2, to its canvas or to a picture of any size.
 
-import { clipMatrix, fitScale, multiply } from "../maths/camera.mjs";
-import { FRAGMENT, VERTEX } from "./cloud_shaders.mjs";
+import { clipMatrix, fitScale, multiply } from "../maths/camera.js";
+import { FRAGMENT, VERTEX } from "./cloud_shaders.js";
 
 const UNIFORMS = ["depths", "picture", "ramp", "size", "stride", "camera", "clip", "edge", "far", "pointSize", "fit", "range", "colourBy"];
 

@@ -1,9 +1,9 @@
 // The schedule node's picture: follows the node's numbers, and sets log2_alpha when it is dragged.
 
-import { givenModalities, inputValue, noteChange, setInput } from "../host.mjs";
-import { LIMIT, log2AlphaThrough, replaces } from "../maths/schedule.mjs";
-import { button, el, shield } from "../parts/elements.mjs";
-import { schedulePicture } from "../parts/schedule_picture.mjs";
+import { givenModalities, inputValue, noteChange, setInput } from "../host.js";
+import { LIMIT, log2AlphaThrough, replaces } from "../maths/schedule.js";
+import { button, el, shield } from "../parts/elements.js";
+import { schedulePicture } from "../parts/schedule_picture.js";
 
 const CONDITIONS = { ModalityForcingImageCondition: "rgb", ModalityForcingDepthCondition: "depth" };
 const PRESETS = [

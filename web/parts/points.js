@@ -1,7 +1,7 @@
 // What is computed once for a cloud, and what is asked of it: edges, counts, the point under the pointer.
-// A geometry is what geometry_file.mjs parses: depth by rows, NaN where not valid.
+// A geometry is what geometry_file.js parses: depth by rows, NaN where not valid.
 
-import { transform, unproject } from "../maths/camera.mjs";
+import { transform, unproject } from "../maths/camera.js";
 
 // For each pixel the largest minus the smallest valid depth of its 3×3 neighbourhood, as model/geometry/edges.py.
 export function depthSpans({ width, height, depth }) {

@@ -1,16 +1,16 @@
 // The point-cloud preview: opens as the picture showed it; camera, sliders and colours change here alone.
 
-import { inputValue, noteChange, saveSetting, setInput, setting, uploadPicture } from "../host.mjs";
-import { fitScale, orbitPose, viewMatrix } from "../maths/camera.mjs";
-import { colourBytes, loadTables, table } from "../maths/colour_maps.mjs";
-import { CLIP_PERCENT, mapper, measuredRange, sortedDepth } from "../maths/depth_values.mjs";
-import { batchSelector, button, choice, el, localPosition, onDemand, shield, slider, stateText } from "../parts/elements.mjs";
-import { cloudRenderer } from "../parts/cloud_renderer.mjs";
-import { measure } from "../parts/measure.mjs";
-import { orbitControls } from "../parts/orbit_controls.mjs";
-import { countKept, depthSpans, pick, pointAt } from "../parts/points.mjs";
-import { movingDetail } from "../parts/moving_detail.mjs";
-import { resultLoader } from "../parts/result_loader.mjs";
+import { inputValue, noteChange, saveSetting, setInput, setting, uploadPicture } from "../host.js";
+import { fitScale, orbitPose, viewMatrix } from "../maths/camera.js";
+import { colourBytes, loadTables, table } from "../maths/colour_maps.js";
+import { CLIP_PERCENT, mapper, measuredRange, sortedDepth } from "../maths/depth_values.js";
+import { batchSelector, button, choice, el, localPosition, onDemand, shield, slider, stateText } from "../parts/elements.js";
+import { cloudRenderer } from "../parts/cloud_renderer.js";
+import { measure } from "../parts/measure.js";
+import { orbitControls } from "../parts/orbit_controls.js";
+import { countKept, depthSpans, pick, pointAt } from "../parts/points.js";
+import { movingDetail } from "../parts/moving_detail.js";
+import { resultLoader } from "../parts/result_loader.js";
 
 const COLOURS = { picture: "Picture", depth: "Depth", normal: "Normal" };
 const DEFAULTS = { colours: "picture", pointSize: 1.5, edge: 0.04, far: 0, camera: null };

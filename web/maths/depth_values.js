@@ -1,6 +1,6 @@
 // Depth as picture values, as model/depth/pictures.py (pinned by tests/golden_web).
 
-import { contract } from "./codec.mjs";
+import { contract } from "./codec.js";
 
 export const MAPPINGS = { disparity: "Disparity", linear: "Linear", log: "Log", code: "Model's code" };
 export const CLIP_PERCENT = 0.1;

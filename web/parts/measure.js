@@ -1,8 +1,8 @@
 // Two clicked points and the line between them, drawn over the picture.
 
-import { distance } from "../maths/camera.mjs";
-import { svg } from "./elements.mjs";
-import { toScreen } from "./points.mjs";
+import { distance } from "../maths/camera.js";
+import { svg } from "./elements.js";
+import { toScreen } from "./points.js";
 
 export function measure() {
     const line = svg("line");

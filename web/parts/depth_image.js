@@ -1,7 +1,7 @@
 // Draws a depth map in colours on a canvas, panned and zoomed, and says which pixel lies where.
 
-import { pictureValue } from "../maths/depth_values.mjs";
-import { onDemand } from "./elements.mjs";
+import { pictureValue } from "../maths/depth_values.js";
+import { onDemand } from "./elements.js";
 
 const COLOURS = 1024;
 const MOST_ZOOM = 64; // screen pixels for a pixel
