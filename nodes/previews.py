@@ -22,9 +22,9 @@ from comfy_api.latest import io
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..model.depth.new_file import new_file
 from ..model.geometry.packets import Geometry, read_geometry
 from ..model.geometry.pointcloud import to_bytes
+from ..model.new_file import new_file
 from .depth import GEOMETRY
 from .pictures import CATEGORY
 

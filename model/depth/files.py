@@ -21,7 +21,7 @@ import torch
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from .new_file import new_file
+from ..new_file import new_file
 from .pictures import MEANINGS, depth_from_picture
 
 SAVE_SUFFIXES = (".png", ".exr", ".npy", ".tif", ".tiff")
@@ -170,7 +170,11 @@ def _write_exr(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
 
 
 def _write_npy(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
-    np.save(path, values, allow_pickle=False)
+    with path.open("wb") as file:
+        # Not np.save: it writes in C, which reports a full disk as a number of bytes.
+        header = np.lib.format.header_data_from_array_1_0(values)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(values).data)
 
 
 def _write_tiff(path: Path, values: np.ndarray, text: dict[str, str]) -> None:

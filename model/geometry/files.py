@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..depth.new_file import new_file
+from ..new_file import new_file
 from .camera import GLTF_AXES
 from .mesh import Mesh
 from .pointcloud import PointCloud

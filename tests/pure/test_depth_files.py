@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from modality_forcing.model.depth.files import load_depth, save_depth
-from modality_forcing.model.depth.new_file import new_file
 from PIL import Image, PngImagePlugin
 
 INF, NAN = float("inf"), float("nan")
@@ -198,7 +197,7 @@ def test_nothing_is_overwritten(tmp_path, suffix):
     with pytest.raises(FileExistsError, match="not overwritten"):
         save_depth(path, torch.ones(2, 2))
     assert path.read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
-    with pytest.raises(OSError, match="could not create"):
+    with pytest.raises(OSError, match="could not write"):
         save_depth(tmp_path / "no such folder" / f"a{suffix}", torch.ones(2, 2))
 
 
@@ -216,11 +215,4 @@ def test_a_full_disk_leaves_nothing(tmp_path, suffix):
             save_depth(tmp_path / f"a{suffix}", depth)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_failed_writer_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError, match="stop"), new_file(tmp_path / "a.bin") as part:
-        part.write_bytes(b"half")
-        raise RuntimeError("stop")
     assert list(tmp_path.iterdir()) == []
