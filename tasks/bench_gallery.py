@@ -23,7 +23,7 @@ from ..model.geometry.pointcloud import point_clouds, surface_normals
 from ..model.geometry.pose import camera_pose
 from ..model.geometry.render import render_views
 from ..model.resize import resize_images
-from ..model.training.scenes import generate
+from ..model.scenes import generate
 from . import ROOT, WORK
 
 GALLERY = ROOT / "docs" / "gallery"

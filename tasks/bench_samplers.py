@@ -15,7 +15,7 @@ from ..model.demo import CODEC_FILE
 from ..model.demo.image_codec import ImageCodec
 from ..model.depth import codec as depth_codec
 from ..model.depth.alignment import evaluate
-from ..model.training.scenes import generate, heldout_seed
+from ..model.scenes import generate, heldout_seed
 from . import SMALL_MODEL
 from .demo import SMALL_LOADER
 from .server import Server

@@ -22,7 +22,7 @@ from ..model.geometry.pose import camera_pose
 from ..model.geometry.render import render_views
 from ..model.network.checkpoint import load_transformer
 from ..model.resize import resize_images
-from ..model.training.scenes import generate, heldout_seed
+from ..model.scenes import generate, heldout_seed
 from . import ROOT, SMALL_MODEL
 from .workflow_small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 

@@ -17,7 +17,7 @@ from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import point_clouds, surface_normals
 from ..model.geometry.pose import camera_pose
 from ..model.geometry.render import render_views
-from ..model.training.scenes import SceneBatch, generate, heldout_seed
+from ..model.scenes import SceneBatch, generate, heldout_seed
 from . import INPUTS, WORKFLOWS, bench_samples
 from .workflow_catalogue import DEPTH, DEPTH_WITH_HOLE, PICTURE, PICTURE_WITH_HOLE
 from .workflow_geometry import METRIC_DEPTH, MOVE

@@ -15,8 +15,6 @@ from .config import CodecConfig, Config, ConfigError, EncodeConfig
 from .config_checks import DIFFICULTIES, SPARSE_KINDS
 from .data import DataError, Problems
 
-REPORTS = ("family", "shipped")
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit status. Mistakes in files and settings are one message, without a traceback."""
@@ -65,15 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "the trainer's throughput and memory beside a plain loop")
     bench.add_argument("--steps", type=int, default=4, help="of each turn")
     bench.add_argument("--turns", type=int, default=15)
-    family = command("family", _family, "train the small models' family: the runs that are missing", config=False)
-    family.add_argument("only", nargs="*", metavar="RUN", help="by name; all if none is given")
-    report = command("report", _report, "the figures of the small models, from their files", config=False)
-    report.add_argument("part", nargs="?", choices=REPORTS, help="all of them if none is named")
-    bundle = command("bundle", _bundle, "a trained small model as the folder that Load Small Model takes", config=False)
-    bundle.add_argument("model", help="the finished checkpoint")
-    bundle.add_argument("--codec", required=True, help="the image codec it was trained with")
-    bundle.add_argument("--data", required=True, help="the encoded samples it was trained on")
-    bundle.add_argument("--out", required=True, help="the checkpoint to write; its codec and words go beside it")
     commands.add_parser("plan", help="memory and time from the shapes alone; see plan --help")
     return parser
 
@@ -157,28 +146,6 @@ def _evaluate(options: argparse.Namespace) -> int:
     from .checkpoint_evaluation import evaluate_checkpoint
 
     print(evaluate_checkpoint(config, options.checkpoint, runs=options.runs, sheet=options.sheet))
-    return 0
-
-
-def _family(options: argparse.Namespace) -> int:
-    from .family import train_family
-
-    train_family(options.only)
-    return 0
-
-
-def _bundle(options: argparse.Namespace) -> int:
-    from .bundle import bundle
-
-    for name, size in bundle(options.model, options.codec, options.data, options.out).items():
-        print(f"{size / 1e6:7.2f} MB  {name}")
-    return 0
-
-
-def _report(options: argparse.Namespace) -> int:
-    from .family_report import report
-
-    print(report([options.part] if options.part else REPORTS))
     return 0
 
 

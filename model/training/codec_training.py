@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ..demo.image_codec import ImageCodec, psnr_db
 from ..demo.text import TextEncoder
+from ..scenes import KINDS, VOCABULARY, generate, heldout_seed, train_seed
 from .config import CodecConfig
 from .scene_source import to_bytes
-from .scenes import KINDS, VOCABULARY, generate, heldout_seed, train_seed
 
 LOG = logging.getLogger(__name__)
 CODEC_FILE, WORDS_FILE, PICTURE = "codec.safetensors", "words.json", "codec.png"

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from .. import scenes
 from ..depth.files import save_depth
-from . import scenes
 from .data import RawBatch, RawSample, Size, UnusableSample, stack_raw
 from .sparse import sparsify
 

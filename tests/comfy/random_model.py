@@ -8,7 +8,7 @@ from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.network.checkpoint import save_transformer
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
-from modality_forcing.model.training.scenes import VOCABULARY, generate
+from modality_forcing.model.scenes import VOCABULARY, generate
 
 NAME = "random.safetensors"
 SCENES = 12

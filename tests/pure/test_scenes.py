@@ -4,14 +4,14 @@ import math
 
 import pytest
 import torch
-from modality_forcing.model.training import scenes
-from modality_forcing.model.training.scenes import shapes
-from modality_forcing.model.training.scenes.camera import look, pixel_centres
-from modality_forcing.model.training.scenes.captions import MIN_SHARE
-from modality_forcing.model.training.scenes.draws import Draws
-from modality_forcing.model.training.scenes.layout import Surround
-from modality_forcing.model.training.scenes.objects import OBJECT_NAMES, Solids
-from modality_forcing.model.training.scenes.trace import first_hits
+from modality_forcing.model import scenes
+from modality_forcing.model.scenes import shapes
+from modality_forcing.model.scenes.camera import look, pixel_centres
+from modality_forcing.model.scenes.captions import MIN_SHARE
+from modality_forcing.model.scenes.draws import Draws
+from modality_forcing.model.scenes.layout import Surround
+from modality_forcing.model.scenes.objects import OBJECT_NAMES, Solids
+from modality_forcing.model.scenes.trace import first_hits
 
 SIZE = (32, 48)
 SEEDS = range(24)

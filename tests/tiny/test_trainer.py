@@ -17,6 +17,7 @@ from modality_forcing.model.demo.image_codec import ImageCodec
 from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.network.checkpoint import load_transformer
 from modality_forcing.model.network.config import RGB_CHANNELS
+from modality_forcing.model.scenes import VOCABULARY
 from modality_forcing.model.training import checkpoints
 from modality_forcing.model.training.__main__ import main
 from modality_forcing.model.training.config import Config, ConfigError, OptimiserSection, fingerprint, load
@@ -24,7 +25,6 @@ from modality_forcing.model.training.data import DataError
 from modality_forcing.model.training.logs import read_curve
 from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
 from modality_forcing.model.training.optimisation import AveragedWeights, learning_rate
-from modality_forcing.model.training.scenes import VOCABULARY
 from modality_forcing.model.training.trainer import FINAL, Trainer, _take, count_elements, split_rows
 from safetensors.torch import load_file, save_file
 

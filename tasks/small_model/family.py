@@ -1,6 +1,6 @@
 """The small models' family: every run behind docs/small_model/report.md, with what it changes in a configuration.
 
-`python -m model.training family` does the runs that are missing, one after the other; an interrupted one goes on.
+`python -m tasks.small_model family` does the runs that are missing, one after the other; an interrupted one goes on.
 """
 
 import logging
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .trainer import FINAL
+from ...model.training.trainer import FINAL
+from .. import ROOT
 
 LOG = logging.getLogger(__name__)
-CONFIGS = Path(__file__).parent / "configs"
-SMALL = Path(".run/training/small")
+CONFIGS = ROOT / "model" / "training" / "configs"
+SMALL = Path(".run/training/small")  # from the repository's root, as the configurations have it
 FAMILY = SMALL / "family"
 HEADS = {64: 2, 96: 3, 128: 4}  # by the width of the network
 BLOCKS = ("model.double_blocks=2", "model.single_blocks=4")  # as text-to-image has them, for runs without it
@@ -67,7 +68,7 @@ def train_family(only: list[str] | None = None) -> None:
         if (only and run.name not in only) or run.file.exists():
             continue
         LOG.info("%s: python -m model.training %s", run.name, " ".join(run.arguments))
-        subprocess.run([sys.executable, "-m", "model.training", *run.arguments], check=True)
+        subprocess.run([sys.executable, "-m", "model.training", *run.arguments], cwd=ROOT, check=True)
 
 
 def _source(width: int) -> str:

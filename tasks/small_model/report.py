@@ -1,4 +1,4 @@
-"""The figures of the small models, from their files: `python -m model.training report` prints them as Markdown.
+"""The figures of the small models, from their files: `python -m tasks.small_model report` prints them as Markdown.
 
 All are on held-out procedural scenes. The family is measured at the size that it was trained at, the shipped model at
 its own.
@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..diffusion.schedule import DEFAULT_MU
-from ..network.checkpoint import load_transformer
-from . import config as configuration
-from .assembly import open_encoding, open_source
-from .config import Config
-from .evaluation import (
+from ...model.diffusion.schedule import DEFAULT_MU
+from ...model.network.checkpoint import load_transformer
+from ...model.training import config as configuration
+from ...model.training.assembly import open_encoding, open_source
+from ...model.training.config import Config
+from ...model.training.evaluation import (
     Row,
     depth_to_image_consistency,
     evaluate_image_to_depth,
@@ -25,8 +25,8 @@ from .evaluation import (
     own_estimator,
     table,
 )
+from ...model.training.samples import HeldOut
 from .family import COMPARED, CONFIGS, HEADS, runs
-from .samples import HeldOut
 
 LOG2_ALPHAS = (-5.0, -2.0, 0.0, 2.0, 5.0)
 STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)

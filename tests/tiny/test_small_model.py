@@ -9,9 +9,9 @@ from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.network.checkpoint import load_transformer, save_transformer
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
-from modality_forcing.model.training import family_report
-from modality_forcing.model.training.__main__ import main
 from modality_forcing.tasks import SMALL_MODEL
+from modality_forcing.tasks.small_model import report
+from modality_forcing.tasks.small_model.__main__ import main
 from safetensors.torch import save_file
 
 WORDS = TextEncoder(tuple(f"{a}{b}" for a in "abcd" for b in "abcdefgh"), 6)  # 32 words: 48 wide
@@ -68,6 +68,6 @@ def test_the_bundled_model_is_small_and_whole():
 
 def test_a_report_names_every_part_unless_told(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(family_report, "report", lambda parts: asked.append(list(parts)) or "figures")
+    monkeypatch.setattr(report, "report", lambda parts: asked.append(list(parts)) or "figures")
     assert main(["report"]) == main(["report", "shipped"]) == 0
     assert asked == [["family", "shipped"], ["shipped"]] and "figures" in capsys.readouterr().out

@@ -11,10 +11,10 @@ from shutil import copyfile
 
 import torch
 
-from ..demo import CODEC_FILE, WORDS_FILE
-from ..demo.text import FIRST_WORD, TextEncoder
-from ..network.checkpoint import load_transformer, save_transformer
-from .latent_store import WORDS, LatentStore
+from ...model.demo import CODEC_FILE, WORDS_FILE
+from ...model.demo.text import FIRST_WORD, TextEncoder
+from ...model.network.checkpoint import load_transformer, save_transformer
+from ...model.training.latent_store import WORDS, LatentStore
 
 
 def bundle(model: str | Path, codec: str | Path, data: str | Path, out: str | Path) -> dict[str, int]:
