@@ -2,11 +2,12 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import NODES, backend
+from .nodes import NODES
+from .nodes.native.detection import register
 
 WEB_DIRECTORY = "./web"
 
-backend.register()
+register()
 
 
 class ModalityForcingExtension(ComfyExtension):

@@ -3,7 +3,6 @@
 from . import (
     camera,
     conditions,
-    demo,
     depth,
     depth_files,
     images,
@@ -14,9 +13,18 @@ from . import (
     pictures,
     pointcloud,
     previews,
+    small_model,
     views,
 )
 
-NODES = [*models.NODES, *latents.NODES, *conditions.NODES, *depth.NODES, *images.NODES, *demo.NODES, *previews.NODES]
+NODES = [
+    *models.NODES,
+    *latents.NODES,
+    *conditions.NODES,
+    *depth.NODES,
+    *images.NODES,
+    *small_model.NODES,
+    *previews.NODES,
+]
 NODES += [*pictures.NODES, *depth_files.NODES, *metric.NODES, *camera.NODES]
 NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES]

@@ -15,8 +15,8 @@ from ..model.geometry.camera import (
     intrinsics_from_fov_y,
 )
 from ..model.geometry.packets import geometry_from_da3, geometry_to_da3, read_geometry, with_camera
-from .depth import GEOMETRY
-from .pictures import CATEGORY, depth_of
+from .pictures import depth_of
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY
 
 DA3_GEOMETRY = io.Custom("DA3_GEOMETRY")
 CAMERAS = ("horizontal FOV", "vertical FOV", "focal length in pixels", "focal length in mm", "from reference", "keep")
@@ -28,7 +28,7 @@ class SetCamera(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingSetCamera",
             display_name="Set Camera",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Gives the geometry another camera: its depth stays, its points are computed anew. Cures point "
             "clouds that look squeezed or stretched in depth.",
             inputs=[
@@ -178,7 +178,7 @@ class GeometryFromDA3(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingGeometryFromDA3",
             display_name="Geometry from Depth Anything 3",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Turns core's Depth Anything 3 geometry into the MoGe geometry that this pack's nodes and "
             "core's MoGe nodes take.",
             inputs=[
@@ -229,7 +229,7 @@ class GeometryToDA3(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingGeometryToDA3",
             display_name="Geometry to Depth Anything 3",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Turns geometry into the packet that core's Depth Anything 3 nodes take.",
             inputs=[GEOMETRY.Input("geometry")],
             outputs=[DA3_GEOMETRY.Output(id="da3_geometry", display_name="da3_geometry")],

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..model.depth.codec import patchify
 from ..model.diffusion.given import Given
-from .backend import given_key
-from .latents import PATCH, check_known, empty_joint, modality_latent
-from .models import CATEGORY
+from .latents import PATCH, check_known, modality_latent
+from .native.latent_format import empty_joint
+from .native.model import given_key
+from .sockets import CATEGORY
 
 
 def _schema(modality: str, node_id: str, name: str, description: str, mask_tooltip: str) -> io.Schema:

@@ -6,14 +6,13 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..model.depth import codec
-from ..model.depth.pictures import MEANINGS, depth_from_picture, depth_picture
+from ..model.depth.pictures import depth_from_picture, depth_picture
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.resize import fitted_size, resize_depth
 from .latents import check_known, modality_latent
-from .models import CATEGORY
+from .sockets import CATEGORY, GEOMETRY, depth_picture_inputs
 
-GEOMETRY = io.Custom("MOGE_GEOMETRY")
 DEPTH_OUTPUTS = [
     io.Latent.Output(id="depth", display_name="depth", tooltip="Depth latent, 256 channels; scale is lost."),
     io.Mask.Output(id="valid", display_name="valid", tooltip="White where depth is known."),
@@ -62,42 +61,6 @@ class DecodeDepth(io.ComfyNode):
         height, width = depth.shape[1:]
         geometry = make_geometry(depth, valid, intrinsics_from_fov_x(fov_x_deg, width, height), image)
         return io.NodeOutput(geometry, depth_picture(depth, valid), valid.float())
-
-
-def near_far_inputs(near_tooltip: str, far_tooltip: str) -> list[io.Input]:
-    """The depths of the two ends of a picture's range."""
-    return [
-        io.Float.Input("near", default=1.0, min=0.0001, max=1e6, step=0.01, tooltip=near_tooltip),
-        io.Float.Input("far", default=10.0, min=0.0002, max=1e9, step=0.01, tooltip=far_tooltip),
-    ]
-
-
-def depth_picture_inputs() -> list[io.Input]:
-    """A picture of depth, and what its values mean; the names are those of `depth_of_picture`."""
-    return [
-        io.Image.Input("picture"),
-        io.Combo.Input(
-            "meaning",
-            options=list(MEANINGS),
-            default="disparity near-white",
-            tooltip="disparity near-white: MiDaS, Depth Anything, ControlNet pictures. depth far-white: "
-            "renderers' z passes, normalised. metric: value times scale is the depth.",
-        ),
-        *near_far_inputs(
-            "Depth of the near end of the picture's range. Only far / near matters where the scale is lost. "
-            "Not for metric.",
-            "Depth of the far end. A larger far / near gives more relief. Not for metric.",
-        ),
-        io.Float.Input(
-            "scale",
-            default=1.0,
-            min=1e-6,
-            max=1e9,
-            step=0.001,
-            tooltip="Depth of the value 1, for metric only.",
-        ),
-        io.Boolean.Input("black_is_hole", default=False, tooltip="Pure black pixels are missing depth."),
-    ]
 
 
 def depth_of_picture(

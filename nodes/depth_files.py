@@ -12,10 +12,10 @@ from ..model.depth.files import LOAD_SUFFIXES, LoadedDepth, load_depth, save_dep
 from ..model.depth.pictures import MEANINGS
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
-from .depth import GEOMETRY, near_far_inputs
 from .notes import show_on_node
 from .output_files import output_names, prefix_input, save_files
-from .pictures import CATEGORY, FOV_TOOLTIP, colours_for
+from .pictures import colours_for
+from .sockets import FOV_TOOLTIP, GEOMETRY, GEOMETRY_CATEGORY, near_far_inputs
 
 FORMATS = {"png (16 bit)": ".png", "exr (32 bit)": ".exr", "npy (32 bit)": ".npy", "tiff (32 bit)": ".tiff"}
 
@@ -26,7 +26,7 @@ class LoadDepth(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingLoadDepth",
             display_name="Load Depth",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Loads a depth map at full precision: 16-bit PNG, EXR, TIFF, NPY. PNG can be uploaded and "
             "dropped here; put other files into ComfyUI's input folder.",
             inputs=[
@@ -94,7 +94,7 @@ class SaveDepth(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingSaveDepth",
             display_name="Save Depth",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Saves the depth of a geometry at full precision, one file for each image. 0 stands for no "
             "depth in all formats.",
             inputs=[

@@ -5,7 +5,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..model.resize import centre_crop, cropped_size, fitted_size, resize_images
-from .models import CATEGORY
+from .sockets import CATEGORY
 
 METHODS = ["resize", "crop"]
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from .backend import CHANNELS, JOINT_CHANNELS
-from .models import CATEGORY
+from .native.latent_format import JOINT_CHANNELS, PARTS, empty_joint
+from .sockets import CATEGORY
 
 PATCH = 16
 SOURCES = {
@@ -20,7 +19,7 @@ SOURCES = {
 def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
     """The (B,C,h,w) samples of one modality, from its own latent or a joint one."""
     samples = latent["samples"]
-    part = CHANNELS[modality]
+    part = PARTS[modality]
     if samples.ndim == 4 and samples.shape[1] == JOINT_CHANNELS:
         return samples[:, part]
     wanted = part.stop - part.start
@@ -30,12 +29,6 @@ def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
             f"channels. Connect {SOURCES[modality]}."
         )
     return samples
-
-
-def empty_joint(batch: int, h: int, w: int) -> dict[str, Any]:
-    """An empty joint LATENT of h x w patches."""
-    device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(batch, JOINT_CHANNELS, h, w, device=device)}
 
 
 def check_known(samples: Tensor, what: str) -> None:
@@ -101,7 +94,7 @@ class JoinLatents(io.ComfyNode):
         batch, h, w = _common_shape(parts)
         joint = empty_joint(batch, h, w)
         for name, part in parts.items():
-            joint["samples"][:, CHANNELS[name]] = part
+            joint["samples"][:, PARTS[name]] = part
         kept = {k: v for latent in (depth, rgb) if latent for k, v in latent.items() if k != "samples"}
         return io.NodeOutput({**kept, **joint})
 
@@ -129,7 +122,7 @@ class SplitLatents(io.ComfyNode):
                 f"got a latent of shape {shape}; expected {JOINT_CHANNELS} channels, RGB and depth together, as a "
                 "sampler returns them for a Modality Forcing model"
             )
-        return io.NodeOutput(*({**latent, "samples": latent["samples"][:, part]} for part in CHANNELS.values()))
+        return io.NodeOutput(*({**latent, "samples": latent["samples"][:, part]} for part in PARTS.values()))
 
 
 def _fill_unknown(depth: Tensor) -> Tensor:

@@ -18,10 +18,8 @@ from ..model.geometry.files import save_glb
 from ..model.geometry.mesh import Mesh, grid_meshes, poisson_mesh
 from ..model.geometry.packets import read_geometry
 from ..model.geometry.pointcloud import PointCloud, to_bytes
-from .depth import GEOMETRY
 from .output_files import output_names, prefix_input, save_files
-from .pictures import CATEGORY
-from .pointcloud import POINT_CLOUD, surface_inputs
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD, surface_inputs
 
 _PER_VERTEX = ("uvs", "vertex_colors", "normals")
 
@@ -32,7 +30,7 @@ class MeshFromGeometry(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingMesh",
             display_name="Mesh from Geometry",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Joins neighbouring pixels to a mesh that is cut at depth edges and textured with the image.",
             inputs=[
                 GEOMETRY.Input("geometry"),
@@ -53,7 +51,7 @@ class PoissonMesh(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingPoissonMesh",
             display_name="Poisson Mesh from Point Cloud",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Lays one closed, smooth surface through a point cloud that has normals. Needs Open3D.",
             inputs=[
                 POINT_CLOUD.Input("point_cloud", tooltip="Made with 'normals' switched on."),
@@ -88,7 +86,7 @@ class SaveMesh(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingSaveMesh",
             display_name="Save Mesh (GLB)",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Saves one GLB for each mesh, with its texture or colours on every ComfyUI. Unlit, since a "
             "photo has its light in it.",
             inputs=[io.Mesh.Input("mesh"), prefix_input("3d/mesh")],

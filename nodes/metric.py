@@ -9,9 +9,8 @@ from comfy_api.latest import io
 from ..model.depth.alignment import Fit, fit_distance, fit_points, fit_reference
 from ..model.depth.sparse_points import ALL_IMAGES, parse_points, points_of_map
 from ..model.geometry.packets import Geometry, make_geometry, read_geometry
-from .depth import GEOMETRY
 from .notes import show_on_node
-from .pictures import CATEGORY
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY
 
 FITS = ("scale", "scale and shift")
 FIT_TOOLTIP = (
@@ -49,7 +48,7 @@ class MetricFromDistance(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingMetricFromDistance",
             display_name="Metric Depth from Distance",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Scales the depth so that one pixel has the distance that you know.",
             inputs=[
                 GEOMETRY.Input("geometry"),
@@ -93,7 +92,7 @@ class MetricFromReference(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingMetricFromReference",
             display_name="Metric Depth from Reference",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Fits the depth to another geometry of the same view, such as MoGe's or Depth Anything 3's "
             "metric one. Robust: samples that contradict the fit are left out.",
             inputs=[
@@ -123,7 +122,7 @@ class MetricFromPoints(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingMetricFromPoints",
             display_name="Metric Depth from Points",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Fits the depth to measured points: typed, or the pixels of a sparse depth map (LiDAR, a depth "
             "sensor, a structure-from-motion export). Robust: with ten points, three may be wrong.",
             inputs=[

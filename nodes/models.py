@@ -5,9 +5,10 @@ import torch
 from comfy_api.latest import io
 
 from ..model.diffusion.schedule import DEFAULT_LOG2_ALPHA, DEFAULT_MU, DEFAULT_STEPS, base_levels
-from . import backend
+from .native.loading import load_model
+from .native.run_checks import tilt_depth
+from .sockets import CATEGORY
 
-CATEGORY = "Modality Forcing"
 FOLDER = "diffusion_models"
 WEIGHT_TYPES = {
     "default": {},
@@ -47,7 +48,7 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise(FOLDER, model_name)
-        return io.NodeOutput(backend.load_model(path, dict(WEIGHT_TYPES[weight_dtype])))
+        return io.NodeOutput(load_model(path, dict(WEIGHT_TYPES[weight_dtype])))
 
 
 class Schedule(io.ComfyNode):
@@ -91,7 +92,7 @@ class Schedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, steps: int, shift: float, log2_alpha: float) -> io.NodeOutput:
-        return io.NodeOutput(backend.tilt_depth(model, shift, log2_alpha), base_levels(steps, shift))
+        return io.NodeOutput(tilt_depth(model, shift, log2_alpha), base_levels(steps, shift))
 
 
 NODES = [LoadModel, Schedule]

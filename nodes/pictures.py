@@ -21,11 +21,8 @@ from ..model.geometry.normals import PICTURES, normal_picture
 from ..model.geometry.packets import make_geometry, read_geometry, usable_depth
 from ..model.geometry.pointcloud import surface_normals
 from ..model.resize import resize_images
-from .depth import GEOMETRY, depth_of_picture, depth_picture_inputs, near_far_inputs
-from .models import CATEGORY as PACK
-
-CATEGORY = f"{PACK}/Geometry"
-FOV_TOOLTIP = "Horizontal field of view of the camera, in degrees. 55 where nothing is known; 'Set Camera' changes it."
+from .depth import depth_of_picture
+from .sockets import FOV_TOOLTIP, GEOMETRY, GEOMETRY_CATEGORY, depth_picture_inputs, near_far_inputs
 
 
 class DepthPicture(io.ComfyNode):
@@ -34,7 +31,7 @@ class DepthPicture(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingDepthPicture",
             display_name="Depth Picture",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Draws the depth of a geometry: for ControlNets (the defaults), compositing, or in colours.",
             inputs=[
                 GEOMETRY.Input("geometry"),
@@ -117,7 +114,7 @@ class NormalPicture(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingNormalPicture",
             display_name="Normal Picture",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Draws the surface normals of a geometry as the camera sees them: the geometry's own, or "
             "derived from its points without mixing surfaces at depth edges.",
             inputs=[
@@ -156,7 +153,7 @@ class GeometryFromPicture(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingGeometryFromPicture",
             display_name="Geometry from Depth Picture",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Turns a grey depth picture, from any estimator or renderer, and a camera into geometry. What "
             "the picture's values mean is yours to say.",
             inputs=[

@@ -5,41 +5,13 @@ from typing import Any
 
 from comfy_api.latest import Types, io
 
-from ..model.geometry.edges import DEFAULT_EDGE
 from ..model.geometry.files import ply_bytes, save_glb, save_ply
 from ..model.geometry.pointcloud import PointCloud, point_clouds
-from .depth import GEOMETRY
 from .output_files import output_names, prefix_input, save_files
-from .pictures import CATEGORY
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD, surface_inputs
 
-# The payload is a list[PointCloud], one for each image of the batch; see model/geometry/pointcloud.py.
-POINT_CLOUD = io.Custom("MODALITY_FORCING_POINT_CLOUD")
 FILE_3D_PLY = getattr(io, "File3DPLY", None) or io.Custom("FILE_3D_PLY")
 SAVERS = {"ply": save_ply, "glb": save_glb}
-
-
-def surface_inputs() -> list:
-    """What decides which pixels of a geometry become points or triangles."""
-    return [
-        io.Float.Input(
-            "edge_threshold",
-            default=DEFAULT_EDGE,
-            min=0.0,
-            max=10.0,
-            step=0.01,
-            tooltip="Cuts where neighbouring depths differ by more than this share: the points that fly between "
-            "surfaces. 0 keeps all.",
-        ),
-        io.Float.Input(
-            "far",
-            default=0.0,
-            min=0.0,
-            max=1e9,
-            step=0.1,
-            tooltip="Leaves out what is deeper than this, in the unit of the depth. 0 keeps all.",
-        ),
-        io.Int.Input("stride", default=1, min=1, max=64, tooltip="Uses every n-th row and column of pixels."),
-    ]
 
 
 class PointCloudFromGeometry(io.ComfyNode):
@@ -48,7 +20,7 @@ class PointCloudFromGeometry(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingPointCloud",
             display_name="Point Cloud from Geometry",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Makes a coloured point cloud of each image of the batch, without the points that fly between "
             "surfaces.",
             inputs=[
@@ -108,7 +80,7 @@ class PointCloudToFile(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingPointCloudFile",
             display_name="Point Cloud to 3D File",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Point cloud as PLY in memory, for core's Preview and Save Point Cloud (ComfyUI 0.28 and "
             "newer). A batch gives one file for each image.",
             inputs=[POINT_CLOUD.Input("point_cloud")],
@@ -129,7 +101,7 @@ class SavePointCloud(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingSavePointCloud",
             display_name="Save Point Cloud (PLY, GLB)",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Saves one file for each cloud, binary, in glTF axes (y up, camera looks down -z) and in the "
             "unit of the depth.",
             inputs=[

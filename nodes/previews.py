@@ -25,8 +25,7 @@ from torch import Tensor
 from ..model.geometry.packets import Geometry, read_geometry
 from ..model.geometry.pointcloud import to_bytes
 from ..model.new_file import new_file
-from .depth import GEOMETRY
-from .pictures import CATEGORY
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY
 
 UI_KEY = "modality_forcing"
 
@@ -37,7 +36,7 @@ class PreviewDepth(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingPreviewDepth",
             display_name="Preview Depth",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Shows depth: value and 3D position under the pointer, range and colours changed in place.",
             inputs=[GEOMETRY.Input("geometry")],
             is_output_node=True,
@@ -54,7 +53,7 @@ class PreviewPointCloud(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingPreviewPointCloud",
             display_name="Preview Point Cloud",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Shows the points of a geometry, first as its picture showed them, then from any side. "
             "A screenshot becomes the image output on the next run.",
             inputs=[

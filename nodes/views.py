@@ -13,9 +13,7 @@ from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import point_clouds
 from ..model.geometry.pose import camera_pose, pose_from_load3d
 from ..model.geometry.render import DEFAULT_CRACKS, render_views
-from .depth import GEOMETRY
-from .pictures import CATEGORY
-from .pointcloud import POINT_CLOUD
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD
 
 MOVES = {
     "right": "Moves the camera to the right, in the unit of the depth (relative depth has a mean of about 1).",
@@ -35,7 +33,7 @@ class RenderView(io.ComfyNode):
         return io.Schema(
             node_id="ModalityForcingRenderView",
             display_name="Render Moved View",
-            category=CATEGORY,
+            category=GEOMETRY_CATEGORY,
             description="Shows the geometry from a moved camera: picture, depth, and the mask of what the first camera "
             "did not see, for inpainting.",
             inputs=[

@@ -15,7 +15,7 @@ SCENES = 12
 
 
 def write(folder: str | Path, seed: int = 0) -> Path:
-    """Write a small model (see nodes/demo.py) into `folder`, made if needed; returns its transformer's file, 1.5 MB.
+    """Write a small model (see nodes/small_model.py) into `folder`, made if needed; returns its transformer's file.
 
     The transformer is random. The image codec is the best linear one of a few procedural scenes, so that encoding a
     picture and decoding it again shows the picture.

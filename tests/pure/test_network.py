@@ -1,8 +1,5 @@
 """The transformer against facts of its own: golden outputs, shapes, streams, hooks, gradients."""
 
-import ast
-from pathlib import Path
-
 import pytest
 import torch
 from modality_forcing.model.network.config import VARIANTS, TransformerConfig, config_from_shapes
@@ -148,17 +145,6 @@ def test_rotary_by_hand():
 
 def test_rms_norm_by_hand():
     torch.testing.assert_close(RMSNorm(2)(torch.tensor([3.0, 4.0])), torch.tensor([3.0, 4.0]) / 12.5**0.5)
-
-
-def test_model_never_imports_comfyui():
-    root = Path(__file__).resolve().parents[2] / "model"
-    forbidden = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "node_helpers", "nodes", "server"}
-    for file in root.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.level == 0:
-                names = [node.module]
-            assert not {name.split(".")[0] for name in names} & forbidden, file
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])

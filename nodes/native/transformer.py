@@ -1,0 +1,47 @@
+"""The network as ComfyUI runs it: its calling convention, attention, wrappers and layers."""
+
+from typing import Any
+
+import comfy.ldm.modules.attention
+import comfy.ops
+import comfy.patcher_extension
+import torch
+from torch import Tensor
+
+from ...model.network.config import TransformerConfig
+from ...model.network.transformer import ModalityForcingTransformer
+from .latent_format import PARTS
+
+
+class NativeTransformer(ModalityForcingTransformer):
+    """The transformer with ComfyUI's calling convention, attention and layers."""
+
+    def __init__(self, transformer: TransformerConfig, dtype=None, device=None, operations=None, **_sizes: Any) -> None:
+        # Operations of quantised files would bring the depth head to bfloat16; these keep its float32.
+        super().__init__(transformer, dtype, device, operations, depth_head_operations=comfy.ops.manual_cast)
+        self.dtype = dtype
+
+    @staticmethod
+    def attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[str, Any]) -> Tensor:
+        return comfy.ldm.modules.attention.optimized_attention(
+            q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options
+        )
+
+    def forward(self, x, timestep, context=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
+        """x: (B,384,h,w); timestep: (B,2) levels of RGB and depth -> (B,384,h,w) velocity and clean depth, float32."""
+        wrappers = comfy.patcher_extension.get_all_wrappers(
+            comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
+        )
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timestep, context, control, transformer_options, **kwargs)
+
+    def _forward(self, x, timestep, context=None, control=None, transformer_options={}, **_kwargs):  # noqa: B006
+        velocity, depth = super().forward(
+            x[:, PARTS["rgb"]],
+            x[:, PARTS["depth"]],
+            context,
+            *timestep.unbind(1),
+            control=control,
+            transformer_options=transformer_options,
+        )
+        return torch.cat([velocity.float(), depth], dim=1)
