@@ -1,4 +1,4 @@
-"""Tasks of this repository: ``python run.py demo | serve | test | bench``. Needs only Python 3.10 or newer.
+"""Tasks of this repository: ``python run.py demo | serve | test | bench | ...``. Needs only Python 3.10 or newer.
 
 Makes sure of a ComfyUI and of an environment for it (in .run/, unless COMFYUI_PATH or COMFYUI_PYTHON name yours)
 and starts the task in that environment.
@@ -19,8 +19,13 @@ def main() -> int:
     serve = tasks.add_parser("serve", help="a ComfyUI with this pack at a local address")
     serve.add_argument("--port", default="8188", help="8188 unless given")
     tasks.add_parser("test", help="all checks; further arguments go to pytest", add_help=False)
-    bench = tasks.add_parser("bench", help="a measurement; further arguments go to it", add_help=False)
-    bench.add_argument("name", nargs="?")
+    for room, what in (
+        ("bench", "a measurement"),
+        ("pictures", "what makes the pictures of docs and workflows"),
+        ("workflows", "what writes the shipped workflows"),
+    ):
+        named = tasks.add_parser(room, help=f"{what}; further arguments go to it", add_help=False)
+        named.add_argument("name", nargs="?")
     options, rest = parser.parse_known_args()
     if rest and options.task in ("demo", "serve"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
@@ -30,7 +35,7 @@ def main() -> int:
 def start(task: str, arguments: list) -> int:
     """Run ``python -m tasks.<task>`` in the prepared environment."""
     from tasks import ROOT, TaskError, child_environment
-    from tasks.environment import prepare
+    from tasks.host.environment import prepare
 
     try:
         environment = prepare(for_tests=task == "test")

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from . import INPUTS, SMALL_MODEL, WORK, WORKFLOWS, TaskError, end_on_terminate
-from .contact_sheet import Row, write_sheet
+from .host.server import GraphError, Server
+from .pictures.contact_sheet import Row, write_sheet
 from .serve import free_port_from, stay, user_server
-from .server import GraphError, Server
-from .workflow import to_api
-from .workflow_small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
+from .workflows.convert import to_api
+from .workflows.small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 # In the order of the story: both at once, then one from the other.
 DEMOS = ("joint", "image_to_depth", "depth_to_image")

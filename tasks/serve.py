@@ -6,8 +6,8 @@ import sys
 import time
 
 from . import HOST_VARIABLE, ROOT, WORK, TaskError, end_on_terminate, named_path
-from .hosts import host_suffix
-from .server import Server
+from .host.hosts import host_suffix
+from .host.server import Server
 
 
 def user_server(port: int = 0) -> Server:

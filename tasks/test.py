@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from . import ROOT, TaskError, end_on_terminate
-from .browser import ensure_browser
+from .host.browser import ensure_browser
 
 NEEDED = ("pytest", "ruff", "playwright")
 

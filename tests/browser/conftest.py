@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from modality_forcing.tasks.browser import FLAGS, find_browser
-from modality_forcing.tasks.server import Server
+from modality_forcing.tasks.host.browser import FLAGS, find_browser
+from modality_forcing.tasks.host.server import Server
 
 # No tour, no update notes, no questions: a test opens the page as a user who has been here before.
 SETTINGS = {

@@ -1,8 +1,8 @@
-"""The frontend opens what tasks/workflow_builder.py writes, and queues what tasks/workflow.py makes of it."""
+"""The frontend opens what tasks/workflows/builder.py writes, and queues what tasks/workflows/convert.py makes of it."""
 
 import pytest
-from modality_forcing.tasks.workflow import to_api
-from modality_forcing.tasks.workflow_builder import Group, Link, Node, Note, build
+from modality_forcing.tasks.workflows.builder import Group, Link, Node, Note, build
+from modality_forcing.tasks.workflows.convert import to_api
 from PIL import Image
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
-from modality_forcing.tasks.workflow_builder import Link, Node
+from modality_forcing.tasks.workflows.builder import Link, Node
 from yarl import URL
 
 sys.path.append(str(Path(__file__).parent))  # for conftest.py and widgets.py

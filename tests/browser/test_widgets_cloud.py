@@ -8,7 +8,7 @@ import pytest
 import torch
 from modality_forcing.model.geometry.edges import depth_edges
 from modality_forcing.model.geometry.pointcloud import point_clouds
-from modality_forcing.tasks.workflow_builder import Link, Node
+from modality_forcing.tasks.workflows.builder import Link, Node
 
 sys.path.append(str(Path(__file__).parent))  # for widgets.py
 
@@ -222,7 +222,7 @@ def test_a_discarded_screenshot_gives_the_picture_again(frontend, shown, scene):
 
 @pytest.mark.parametrize("name", ["../secret.png", "/etc/hostname", "modality_forcing/none.png", "scene.npy"])
 def test_a_bad_screenshot_name_is_a_clear_error(server, scene, name):
-    from modality_forcing.tasks.server import GraphError
+    from modality_forcing.tasks.host.server import GraphError
 
     prompt = {
         "1": {

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from modality_forcing.tasks.workflow_builder import Link, Node
+from modality_forcing.tasks.workflows.builder import Link, Node
 from PIL import Image
 
 sys.path.append(str(Path(__file__).parent))  # for widgets.py

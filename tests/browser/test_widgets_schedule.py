@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from modality_forcing.tasks.workflow_builder import Link, Node
+from modality_forcing.tasks.workflows.builder import Link, Node
 
 sys.path.append(str(Path(__file__).parent))  # for widgets.py
 

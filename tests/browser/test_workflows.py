@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from modality_forcing.tasks import WORKFLOWS
-from modality_forcing.tasks.server import PACK_FOLDER
-from modality_forcing.tasks.workflow import to_api
+from modality_forcing.tasks.host.server import PACK_FOLDER
+from modality_forcing.tasks.workflows.convert import to_api
 
 FILES = sorted(WORKFLOWS.glob("*.json"))
 TITLE = 30  # a node's title stands above its `y`

@@ -11,7 +11,7 @@ from modality_forcing.model import scenes
 from modality_forcing.model.depth import codec
 from modality_forcing.model.geometry.camera import intrinsics_from_fov_x
 from modality_forcing.model.geometry.packets import make_geometry
-from modality_forcing.tasks.workflow_builder import Link, Node, build
+from modality_forcing.tasks.workflows.builder import Link, Node, build
 from PIL import Image
 
 HEIGHT, WIDTH = 192, 256

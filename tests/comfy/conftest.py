@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from modality_forcing.tasks.server import Server
+from modality_forcing.tasks.host.server import Server
 
 HERE = Path(__file__).parent
 torch.set_num_threads(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from graphs import Graph, Node
-from modality_forcing.tasks.server import Server
+from modality_forcing.tasks.host.server import Server
 from safetensors.torch import load_file, save_file
 
 P = "ModalityForcing"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from modality_forcing.model.diffusion.sampling import sample
 from modality_forcing.model.network.checkpoint import load_transformer
-from modality_forcing.tasks.server import Server
+from modality_forcing.tasks.host.server import Server
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

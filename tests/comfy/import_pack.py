@@ -27,7 +27,7 @@ def main(host: str, pack: str) -> None:
     sys.path[:] = [host, *(p for p in sys.path if Path(p or ".").resolve() != Path(__file__).resolve().parent)]
     os.chdir(host)
     sys.argv = [sys.argv[0], "--cpu"]
-    launch = importlib.util.spec_from_file_location("launch", Path(pack) / "tasks" / "launch.py")
+    launch = importlib.util.spec_from_file_location("launch", Path(pack) / "tasks" / "host" / "launch.py")
     module = importlib.util.module_from_spec(launch)
     launch.loader.exec_module(module)
     module.keep_torchvision_importable()

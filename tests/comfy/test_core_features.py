@@ -5,7 +5,7 @@ import time
 import pytest
 import torch
 from graphs import Graph, relative_error
-from modality_forcing.tasks.server import GraphError
+from modality_forcing.tasks.host.server import GraphError
 from safetensors.torch import save_file
 
 TOLERANCE = 1e-4

@@ -14,7 +14,7 @@ from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.diffusion.sampling import sample
 from modality_forcing.model.network.checkpoint import load_transformer
 from modality_forcing.model.scenes import generate
-from modality_forcing.tasks.server import GraphError, Server
+from modality_forcing.tasks.host.server import GraphError, Server
 from safetensors.torch import load_file, save_file
 
 TOLERANCE = 1e-4

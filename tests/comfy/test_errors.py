@@ -3,7 +3,7 @@
 import pytest
 import torch
 from graphs import Graph
-from modality_forcing.tasks.server import GraphError
+from modality_forcing.tasks.host.server import GraphError
 from safetensors.torch import save_file
 
 

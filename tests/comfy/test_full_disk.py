@@ -3,7 +3,7 @@
 import pytest
 import torch
 from graphs import Graph
-from modality_forcing.tasks.server import GraphError
+from modality_forcing.tasks.host.server import GraphError
 
 resource = pytest.importorskip("resource", reason="file size limits stand in for a full disk on Unix only")
 LIMIT_BYTES = 300_000  # beyond what the server logs, far below the files to save

@@ -11,7 +11,7 @@ import torch
 import trimesh
 from geometry_graphs import CLOUD, LOAD, MESH, GeometryCase, P
 from graphs import Graph
-from modality_forcing.tasks.server import GraphError
+from modality_forcing.tasks.host.server import GraphError
 
 GLTF = np.array([1.0, -1.0, -1.0])
 HEIGHT, WIDTH = 6, 8

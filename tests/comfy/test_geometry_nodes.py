@@ -4,7 +4,7 @@ import pytest
 import torch
 from geometry_graphs import CAMERA, METRIC, PICTURE, VIEW, GeometryCase, P
 from graphs import Graph
-from modality_forcing.tasks.server import GraphError
+from modality_forcing.tasks.host.server import GraphError
 from PIL import Image
 
 RAMP = torch.tensor([[[1.0, 2.0, 4.0, torch.nan], [4.0, 4.0, 2.0, 2.0]]])  # (1,2,4)

@@ -2,7 +2,7 @@
 
 import pytest
 from modality_forcing.tasks import ROOT, WORKFLOWS
-from modality_forcing.tasks.server import PACK_FOLDER
+from modality_forcing.tasks.host.server import PACK_FOLDER
 
 DOCS = ROOT / "web" / "docs"
 PREFIX = "ModalityForcing"

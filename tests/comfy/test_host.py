@@ -1,7 +1,7 @@
 """The server and its client: a prompt runs, and what is refused, fails or is interrupted says where and why."""
 
 import pytest
-from modality_forcing.tasks.server import GraphError
+from modality_forcing.tasks.host.server import GraphError
 
 # Core nodes only, the same on every ComfyUI.
 PICTURE = {

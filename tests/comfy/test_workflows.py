@@ -7,14 +7,14 @@ import pytest
 import torch
 from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.tasks import INPUTS, SMALL_MODEL, WORKFLOWS, demo
-from modality_forcing.tasks.make_workflows import text_of
-from modality_forcing.tasks.workflow import to_api
-from modality_forcing.tasks.workflow_catalogue import CATALOGUE
+from modality_forcing.tasks.workflows.catalogue import CATALOGUE
+from modality_forcing.tasks.workflows.convert import to_api
+from modality_forcing.tasks.workflows.make import text_of
 from PIL import Image
 from safetensors.torch import load_file
 
 SIDE, STEPS = 64, 3
-FLOOR = "0.3.75"  # what `make_workflows` is run with
+FLOOR = "0.3.75"  # what `run.py workflows make` is run with
 # Saved pictures, by their file name's start, and their (width, height). The example pictures are 512 x 384.
 FITTED, FULL = (64, 48), (512, 384)
 EXPECTED = {

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from modality_forcing.tasks.workflow import to_api
-from modality_forcing.tasks.workflow_builder import Group, Link, Node, Note, build
+from modality_forcing.tasks.workflows.builder import Group, Link, Node, Note, build
+from modality_forcing.tasks.workflows.convert import to_api
 
 INFO = {
     "Load": {

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from . import HOST_VARIABLE, INPUTS, PYTHON_VARIABLE, ROOT, TaskError, named_path
+from .. import HOST_VARIABLE, INPUTS, PYTHON_VARIABLE, ROOT, TaskError, named_path
 
 PACK_FOLDER = "modality-forcing"  # a name that is no Python identifier, as after a git clone
 BASE_FOLDERS = ("models/diffusion_models", "models/vae", "models/text_encoders", "input", "output", "user/default")
@@ -215,7 +215,15 @@ class Server(Client):
         return self.log.read_text(encoding="utf-8", errors="replace")
 
     def _start(self) -> None:
-        command = [self.python, ROOT / "tasks" / "launch.py", self.host, "--listen", "127.0.0.1", "--port", self.port]
+        command = [
+            self.python,
+            ROOT / "tasks" / "host" / "launch.py",
+            self.host,
+            "--listen",
+            "127.0.0.1",
+            "--port",
+            self.port,
+        ]
         command += ["--disable-auto-launch", *self.arguments]
         if self.own_base:
             # The database would otherwise lie in the host's folder and be shared by all servers.

@@ -1,13 +1,13 @@
-"""``run.py bench screenshot``: small_model in the real frontend after a run, as docs/small_workflow.jpg."""
+"""``run.py pictures screenshot``: small_model in the real frontend after a run, as docs/small_workflow.jpg."""
 
 import json
 import tempfile
 import time
 from pathlib import Path
 
-from . import ROOT, WORKFLOWS, TaskError
-from .browser import FLAGS, ensure_browser
-from .server import Server
+from .. import ROOT, WORKFLOWS, TaskError
+from ..host.browser import FLAGS, ensure_browser
+from ..host.server import Server
 
 PICTURE = ROOT / "docs" / "small_workflow.jpg"
 SIZE = {"width": 2600, "height": 1150}  # a whole workflow with legible texts

@@ -10,7 +10,7 @@ build(object_info, "Joint", [
 import uuid
 from dataclasses import dataclass, field
 
-from .node_definitions import Input, inputs_of
+from .definitions import Input, inputs_of
 
 GAP_X, GAP_Y, GAP_Y_BETWEEN_GROUPS = 70, 60, 120
 GROUP_PADDING, GROUP_TITLE, NODE_TITLE = 15, 40, 30

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from ..model.network.checkpoint import load_transformer, save_transformer
-from ..model.network.config import TransformerConfig
-from ..model.network.transformer import ModalityForcingTransformer
-from . import ROOT
+from ...model.network.checkpoint import load_transformer, save_transformer
+from ...model.network.config import TransformerConfig
+from ...model.network.transformer import ModalityForcingTransformer
+from .. import ROOT
 
 
 def main(arguments: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``run.py bench gallery``: remake the gallery of what the geometry nodes show.
+"""``run.py pictures gallery``: remake the gallery of what the geometry nodes show.
 
 docs/gallery/*.jpg from procedural scenes, whose depth is exact; .run/gallery/*.jpg from the real RGB-D in
 ../shared/assets where that is there (to look at: those pictures are not ours to ship). A sheet has two rows of three:
@@ -13,18 +13,18 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..model.depth.alignment import fit_points
-from ..model.depth.pictures import depth_picture
-from ..model.geometry.camera import intrinsics_from_focal_px
-from ..model.geometry.edges import DEFAULT_EDGE
-from ..model.geometry.normals import normal_picture
-from ..model.geometry.packets import Geometry, make_geometry, read_geometry
-from ..model.geometry.pointcloud import point_clouds, surface_normals
-from ..model.geometry.pose import camera_pose
-from ..model.geometry.render import render_views
-from ..model.resize import resize_images
-from ..model.scenes import generate
-from . import ROOT, WORK
+from ...model.depth.alignment import fit_points
+from ...model.depth.pictures import depth_picture
+from ...model.geometry.camera import intrinsics_from_focal_px
+from ...model.geometry.edges import DEFAULT_EDGE
+from ...model.geometry.normals import normal_picture
+from ...model.geometry.packets import Geometry, make_geometry, read_geometry
+from ...model.geometry.pointcloud import point_clouds, surface_normals
+from ...model.geometry.pose import camera_pose
+from ...model.geometry.render import render_views
+from ...model.resize import resize_images
+from ...model.scenes import generate
+from .. import ROOT, WORK
 
 GALLERY = ROOT / "docs" / "gallery"
 REAL_GALLERY = WORK / "gallery"

@@ -11,14 +11,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..model.demo import CODEC_FILE
-from ..model.demo.image_codec import ImageCodec
-from ..model.depth import codec as depth_codec
-from ..model.depth.alignment import evaluate
-from ..model.scenes import generate, heldout_seed
-from . import SMALL_MODEL
-from .demo import SMALL_LOADER
-from .server import Server
+from ...model.demo import CODEC_FILE
+from ...model.demo.image_codec import ImageCodec
+from ...model.depth import codec as depth_codec
+from ...model.depth.alignment import evaluate
+from ...model.scenes import generate, heldout_seed
+from .. import SMALL_MODEL
+from ..demo import SMALL_LOADER
+from ..host.server import Server
 
 COUNT, SIDE = 32, 128
 SAMPLERS = {"euler": 1, "heun": 2, "dpmpp_2m": 1}  # calls of the network in a step (heun: one in the last)

@@ -3,7 +3,7 @@
 The shipped workflows are kept in the saved form only; tests and demo run what this makes of them.
 """
 
-from .node_definitions import inputs_of
+from .definitions import inputs_of
 
 MUTED, BYPASSED = 2, 4
 NOT_RUN = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}  # they live in the frontend only

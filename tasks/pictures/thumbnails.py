@@ -1,6 +1,6 @@
-"""The workflows' example inputs and thumbnails: procedural scenes and their true depth, not made by a model.
+"""``run.py pictures thumbnails``: the workflows' example inputs and thumbnails.
 
-But for small_model's thumbnail, which that model made.
+They are procedural scenes and their true depth, not made by a model; only the thumbnail of small_model is that model's.
 """
 
 from pathlib import Path
@@ -9,18 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..model.depth.files import save_depth
-from ..model.depth.pictures import depth_picture
-from ..model.geometry.edges import DEFAULT_EDGE
-from ..model.geometry.normals import normal_picture
-from ..model.geometry.packets import make_geometry, read_geometry
-from ..model.geometry.pointcloud import point_clouds, surface_normals
-from ..model.geometry.pose import camera_pose
-from ..model.geometry.render import render_views
-from ..model.scenes import SceneBatch, generate, heldout_seed
-from . import INPUTS, WORKFLOWS, bench_samples
-from .workflow_catalogue import DEPTH, DEPTH_WITH_HOLE, PICTURE, PICTURE_WITH_HOLE
-from .workflow_geometry import METRIC_DEPTH, MOVE
+from ...model.depth.files import save_depth
+from ...model.depth.pictures import depth_picture
+from ...model.geometry.edges import DEFAULT_EDGE
+from ...model.geometry.normals import normal_picture
+from ...model.geometry.packets import make_geometry, read_geometry
+from ...model.geometry.pointcloud import point_clouds, surface_normals
+from ...model.geometry.pose import camera_pose
+from ...model.geometry.render import render_views
+from ...model.scenes import SceneBatch, generate, heldout_seed
+from .. import INPUTS, WORKFLOWS
+from ..workflows.catalogue import DEPTH, DEPTH_WITH_HOLE, PICTURE, PICTURE_WITH_HOLE
+from ..workflows.geometry import METRIC_DEPTH, MOVE
+from . import samples
 
 SIZE = (384, 512)  # height, width
 SCENES = [heldout_seed(5068), heldout_seed(5219)]  # of the kind that the small models know, and have not seen
@@ -47,7 +48,7 @@ def write_pictures() -> list[Path]:
     (INPUTS / METRIC_DEPTH).unlink(missing_ok=True)
     save_depth(INPUTS / METRIC_DEPTH, scenes.depth[0], scenes.valid[0], unit="metre")
     thumbnails = _thumbnails(colours, depths, hole) | _geometry_thumbnails(colours[:1], scenes)
-    made = bench_samples.rows()[1]  # this one is the model's own
+    made = samples.rows()[1]  # this one is the model's own
     # The middle of a square, in the thumbnails' shape.
     thumbnails["small_model"] = _halves(*(made[name][THUMBNAIL_SAMPLE, 16:112] for name in ("image", "depth")))
     for name, picture in thumbnails.items():
@@ -104,3 +105,10 @@ def _with_hole(values: Tensor, hole: Tensor) -> Image.Image:
     picture = _picture(values)
     picture.putalpha(Image.fromarray((~hole).byte().numpy() * 255))
     return picture
+
+
+def main(arguments: list[str]) -> int:
+    """Write the pictures; returns the exit status."""
+    for path in write_pictures():
+        print(f"{path}  {path.stat().st_size / 1024:.0f} kB")
+    return 0

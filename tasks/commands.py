@@ -1,4 +1,4 @@
-"""``run.py bench NAME``: run ``main(arguments)`` of ``tasks/bench_NAME.py`` with the pack importable."""
+"""``run.py ROOM NAME``: run ``main(arguments)`` of ``tasks/ROOM/NAME.py`` with the pack importable."""
 
 import importlib
 import sys
@@ -20,19 +20,21 @@ def import_as_package() -> None:
     sys.modules[PACKAGE] = package
 
 
-def main(arguments: list[str]) -> int:
+def names_in(room: str) -> list[str]:
+    """The files of a room that have a ``main``: its commands."""
+    paths = sorted((ROOT / "tasks" / room).glob("[!_]*.py"))
+    return [path.stem for path in paths if "\ndef main(" in path.read_text(encoding="utf-8")]
+
+
+def run_from(room: str, arguments: list[str]) -> int:
     """Dispatch; returns the exit status."""
-    names = sorted(path.stem.removeprefix("bench_") for path in (ROOT / "tasks").glob("bench_*.py"))
+    names = names_in(room)
     if not arguments or arguments[0] not in names:
-        print(f"run.py bench NAME, where NAME is one of: {', '.join(names) or '(there is none yet)'}", file=sys.stderr)
+        print(f"run.py {room} NAME, where NAME is one of: {', '.join(names)}", file=sys.stderr)
         return 2
     import_as_package()
     try:
-        return importlib.import_module(f"{PACKAGE}.tasks.bench_{arguments[0]}").main(arguments[1:]) or 0
+        return importlib.import_module(f"{PACKAGE}.tasks.{room}.{arguments[0]}").main(arguments[1:]) or 0
     except TaskError as error:
         print(error, file=sys.stderr)
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

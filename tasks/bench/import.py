@@ -5,7 +5,7 @@ import statistics
 import subprocess
 import sys
 
-from . import HOST_VARIABLE, ROOT, named_path
+from .. import HOST_VARIABLE, ROOT, named_path
 
 ROUNDS = 5
 

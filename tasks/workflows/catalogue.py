@@ -1,4 +1,4 @@
-"""The shipped workflows as short descriptions; `make_workflows` writes them to workflows/.
+"""The shipped workflows as short descriptions; `make` writes them to workflows/.
 
 All of them load the released checkpoint, its text encoder and its image autoencoder, which an artist has to bring;
 `demo.use_small_model` puts a small model in their place. Prompts keep to words that a small model knows.
@@ -7,9 +7,9 @@ All of them load the released checkpoint, its text encoder and its image autoenc
 from collections.abc import Callable
 from pathlib import Path
 
-from .workflow_builder import Group, Link, Node, Note, Workflow
-from .workflow_geometry import CUT, MOVE, depth_to_3d, metric_scene
-from .workflow_small import small_version
+from .builder import Group, Link, Node, Note, Workflow
+from .geometry import CUT, MOVE, depth_to_3d, metric_scene
+from .small import small_version
 
 MODEL_FILE = "modality_forcing.safetensors"
 TEXT_ENCODER_FILE = "qwen_3_8b_fp8mixed.safetensors"
@@ -24,7 +24,7 @@ PROMPT = (
 GUIDANCE = 4.0
 VIEWER_HEIGHT = 480
 SCHEDULE_HEIGHT = 520  # with the picture that the frontend draws into it
-NOTES = Path(__file__).parent / "workflow_notes"  # the Markdown notes, one for each workflow; files.md ends them all
+NOTES = Path(__file__).parent / "notes"  # the Markdown notes, one for each workflow; files.md ends them all
 CLIP = Link("clip")
 GIVEN_PAIR = (Link("given", "positive"), Link("given", "negative"))
 

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import ROOT, WORK, TaskError
+from .. import ROOT, WORK, TaskError
 from .hosts import Host, find_host, host_suffix, requirement_lines, requirement_name, unpack_wheel_host
 
 # Known to work together without a GPU. The two companions are installed without their dependencies, which would replace

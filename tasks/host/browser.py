@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import TaskError
+from .. import TaskError
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge", "microsoft-edge")
 PLACES = (

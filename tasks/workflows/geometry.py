@@ -1,15 +1,15 @@
-"""The workflow of the geometry nodes alone, which needs no model; see workflow_catalogue.py for the others."""
+"""The workflow of the geometry nodes alone, which needs no model; see catalogue.py for the others."""
 
 from pathlib import Path
 
-from .workflow_builder import Group, Link, Node, Note, Workflow
+from .builder import Group, Link, Node, Note, Workflow
 
 SCENE, METRIC_DEPTH = "modality_forcing_scene_hole.png", "modality_forcing_depth_16bit.png"
 FOV_X_DEG = 72.76  # of the example scene
 # The ground runs to the horizon, where it is steeper than the default of 0.04.
 CUT = {"edge_threshold": 0.15}
 MOVE = {"right": 1.5, "yaw_deg": -8.0, **CUT}
-NOTE = Path(__file__).parent / "workflow_notes" / "depth_to_3d.md"
+NOTE = Path(__file__).parent / "notes" / "depth_to_3d.md"
 
 
 def metric_scene(column: int) -> list[Node]:

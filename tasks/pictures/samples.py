@@ -1,4 +1,4 @@
-"""``run.py bench samples``: what the bundled small model makes of captions, as docs/small_model.jpg.
+"""``run.py pictures samples``: what the bundled small model makes of captions, as docs/small_model.jpg.
 
 The captions are those of the first held-out scenes, none left out and none tried twice. Under each: the generated
 image, its depth, both as a point cloud seen from the side, and the scene that the caption was written for.
@@ -10,21 +10,21 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ..model.demo import CODEC_FILE, WORDS_FILE
-from ..model.demo.image_codec import ImageCodec
-from ..model.demo.text import TextEncoder
-from ..model.depth.codec import decode
-from ..model.depth.pictures import depth_picture
-from ..model.diffusion.sampling import sample
-from ..model.geometry.packets import make_geometry
-from ..model.geometry.pointcloud import point_clouds
-from ..model.geometry.pose import camera_pose
-from ..model.geometry.render import render_views
-from ..model.network.checkpoint import load_transformer
-from ..model.resize import resize_images
-from ..model.scenes import generate, heldout_seed
-from . import ROOT, SMALL_MODEL
-from .workflow_small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
+from ...model.demo import CODEC_FILE, WORDS_FILE
+from ...model.demo.image_codec import ImageCodec
+from ...model.demo.text import TextEncoder
+from ...model.depth.codec import decode
+from ...model.depth.pictures import depth_picture
+from ...model.diffusion.sampling import sample
+from ...model.geometry.packets import make_geometry
+from ...model.geometry.pointcloud import point_clouds
+from ...model.geometry.pose import camera_pose
+from ...model.geometry.render import render_views
+from ...model.network.checkpoint import load_transformer
+from ...model.resize import resize_images
+from ...model.scenes import generate, heldout_seed
+from .. import ROOT, SMALL_MODEL
+from ..workflows.small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 SHEET = ROOT / "docs" / "small_model.jpg"
 COUNT = 8

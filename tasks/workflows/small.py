@@ -3,8 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
-from . import SMALL_MODEL
-from .workflow_builder import Group, Link, Node, Note, Workflow
+from .. import SMALL_MODEL
+from .builder import Group, Link, Node, Note, Workflow
 
 SIDE, STEPS, GUIDANCE = 128, 25, 2.0  # pixels that the model was trained at; what its depth comes out best with
 FAR = 2.8  # mean depths: the model puts the sky at 4, and its edge on the way there
@@ -12,7 +12,7 @@ EDGE = 0.4  # of neighbouring pixels: at this size the ground itself falls away 
 CRACKS = 4  # pixels: what the steps of the ground leave open in a moved view
 SIDE_VIEW = {"yaw_deg": 12.0, "pitch_deg": -6.0, "pivot": 1.0}  # a camera that shows the cloud's depth
 LOADERS = {"model": 0, "clip": 1, "vae": 2}  # a node of a shipped workflow: the output that stands in for it
-NOTE = Path(__file__).parent / "workflow_notes" / "small_model.md"
+NOTE = Path(__file__).parent / "notes" / "small_model.md"
 SETTINGS = {
     "ModalityForcingEmptyLatent": {"width": SIDE, "height": SIDE},
     "ModalityForcingSchedule": {"steps": STEPS},

@@ -24,11 +24,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..model.geometry.camera import intrinsics_from_fov_x
-from ..model.geometry.files import save_glb, save_ply
-from ..model.geometry.packets import make_geometry
-from ..model.geometry.pointcloud import point_clouds
-from . import TaskError
+from ...model.geometry.camera import intrinsics_from_fov_x
+from ...model.geometry.files import save_glb, save_ply
+from ...model.geometry.packets import make_geometry
+from ...model.geometry.pointcloud import point_clouds
+from .. import TaskError
 
 EDGE, FOV_X_DEG = 0.04, 60.0
 NEIGHBOURS, DEVIATIONS = 20, 2.0

@@ -1,0 +1,1 @@
+"""What measures: ``run.py bench NAME``."""

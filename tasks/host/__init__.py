@@ -1,0 +1,1 @@
+"""Find, set up, start and talk to a ComfyUI; find a browser."""

@@ -1,0 +1,1 @@
+"""What makes the pictures of docs and workflows: ``run.py pictures NAME``."""

@@ -1,0 +1,1 @@
+"""What writes the shipped workflows (``run.py workflows make``) and turns saved ones into prompts."""
