@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+from ..network.checkpoint import CheckpointError
 from . import config as configuration
 from . import plan
+from .checkpoints import DamagedCheckpoint
 from .config import CodecConfig, Config, ConfigError, EncodeConfig
 from .config_checks import DIFFICULTIES, SPARSE_KINDS
 from .data import DataError, Problems
@@ -26,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         options = _parser().parse_args(arguments)
         return options.run(options)
-    except (ConfigError, DataError, FileNotFoundError, ImportError) as error:
+    except (ConfigError, DataError, DamagedCheckpoint, CheckpointError, OSError, ImportError) as error:
         print(error, file=sys.stderr)
         return 2
 

@@ -66,7 +66,7 @@ def open_encoding(config: Config, source: Source, device: torch.device) -> Encod
     """The codecs of a configuration, with the empty prompt's embedding."""
     codecs = open_codecs(config.codec, device)
     if isinstance(source, LatentStore):
-        return Encoding(device, codecs, source.null_text().to(device), source.notes["far_code"])
+        return Encoding(device, codecs, source.null_text().to(device), source.far_code)
     return Encoding(device, codecs, codecs.encode_text([""]).to(device), config.data.far_code)
 
 

@@ -5,8 +5,6 @@ dropout, loss weights nor averaging) is a default of ours here, and can be chang
 the folder in which the command is started.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -215,12 +213,6 @@ def load(path: str | Path, overrides: list[str] | None = None, kind: type = Conf
     if problems:
         raise ConfigError(f"{path}:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return config
-
-
-def fingerprint(config: Config) -> str:
-    """A hash of what decides the course of a run, without what may change when it is continued."""
-    text = json.dumps(decisive(config), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def decisive(config: Config) -> dict[str, Any]:

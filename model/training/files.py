@@ -9,14 +9,17 @@ after a restart, and that needs random access, which a stream over shards does n
 """
 
 import io
+import struct
 import tarfile
 import tempfile
+import tokenize
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..depth.files import load_depth
@@ -35,7 +38,14 @@ from .data import (
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 DEPTH_SUFFIXES = (".depth.png", ".depth.exr", ".depth.npy", ".depth.tif", ".depth.tiff")
 CAPTION_SUFFIX = ".txt"
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow would otherwise take whatever lies under such a name
 HEADER_BYTES = 2**16
+# What Pillow's and numpy's readers raise for damaged files.
+DECODING_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, EOFError, AttributeError, LookupError, ArithmeticError),
+    *(MemoryError, RecursionError, NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError),
+    tokenize.TokenError,
+)
 # Names of the parts, in the order in which their absence is reported.
 _PARTS = {"image": IMAGE_SUFFIXES, "depth": DEPTH_SUFFIXES, "caption": (CAPTION_SUFFIX,)}
 _MISSING = {"image": "no picture", "depth": "no depth", "caption": "no caption"}
@@ -125,9 +135,9 @@ class FileSource:
             return 0  # no need to open every picture
         for most in (HEADER_BYTES, None):  # all of it where the header is longer than usual
             try:
-                with Image.open(io.BytesIO(entry.image.read(most))) as image:
+                with Image.open(io.BytesIO(entry.image.read(most)), formats=IMAGE_FORMATS) as image:
                     return nearest_size(image.height, image.width, sizes)
-            except (UnidentifiedImageError, OSError, SyntaxError):
+            except DECODING_ERRORS:
                 continue
         self._note(entry.name, "unreadable picture")
         return None
@@ -153,7 +163,7 @@ class FileSource:
                     path = Path(folder) / f"depth{Path(part.suffix).suffix}"
                     path.write_bytes(part.read())
                     depth = _load_depth(entry, path, self.depth_scale)
-        except (ValueError, OSError) as error:
+        except DECODING_ERRORS as error:
             raise UnusableSample(entry.name, "unreadable depth", str(error)) from error
         if self.sky_from:
             depth = torch.where(depth >= self.sky_from, torch.inf, depth)
@@ -170,9 +180,9 @@ def _load_depth(entry: Entry, path: Path, scale: float | None) -> Tensor:
 
 def _read_image(entry: Entry) -> Image.Image:
     try:
-        with Image.open(io.BytesIO(entry.image.read())) as image:
+        with Image.open(io.BytesIO(entry.image.read()), formats=IMAGE_FORMATS) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except DECODING_ERRORS as error:
         raise UnusableSample(entry.name, "unreadable picture", str(error)) from error
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from ..demo.text import TextEncoder
 from ..depth.codec import patchify, unpatchify
 from ..network.checkpoint import save_atomically
+from ..network.config import DEPTH_CHANNELS, RGB_CHANNELS
 from .codecs import Codecs, DemoCodecs, depth_codes
 from .data import DataError, RawSample, Size, Source, UnusableSample, mirrored_caption, stack_raw
 from .losses import LatentBatch
@@ -51,16 +52,23 @@ class LatentStore:
         self.root = Path(path)
         try:
             self.notes = json.loads((self.root / NOTES).read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise DataError(f"{self.root} is no folder of encoded samples ({error}); make one with `encode`") from error
+            tokens, self.far_code = self.notes["text"] == "tokens", float(self.notes["far_code"])
+            self._words = TextEncoder.load(self.root / WORDS) if tokens else None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.root} is no folder of encoded samples ({error!r}); make one with `encode`"
+            ) from error
         self.unusable: list[tuple[str, str]] = []
-        self._words = TextEncoder.load(self.root / WORDS) if self.notes["text"] == "tokens" else None
         by_size: dict[Size, list[dict[str, Tensor]]] = {}
         for file in sorted(self.root.glob("part-*.safetensors")):
             try:
                 part = load_file(file)  # mapped: pages are read when a sample is
             except (SafetensorError, OSError):
                 self.unusable.append((file.name, "truncated shard"))
+                continue
+            problem = self._problem(part)
+            if problem:
+                self.unusable.append((file.name, f"unusable part: {problem}"))
                 continue
             by_size.setdefault(tuple(16 * s for s in part["rgb"].shape[2:]), []).append(part)
         if not by_size:
@@ -70,6 +78,23 @@ class LatentStore:
         self._starts = [np.cumsum([0, *(len(part["rgb"]) for part in parts)]) for parts in self._parts]
         self.counts: list[int | None] = [int(starts[-1]) for starts in self._starts]
 
+    def _problem(self, part: dict[str, Tensor]) -> str:
+        """What is wrong with a part's tensors; "" if nothing is."""
+        mirrored = any(name.endswith("_mirrored") for name in part)
+        names = ("rgb", "depth", "text", *(("rgb_mirrored", "text_mirrored") if mirrored else ()))
+        missing = [name for name in names if name not in part]
+        if missing:
+            return f"{missing[0]} is missing"
+        rgb, texts = part["rgb"], [part[name] for name in names if name.startswith("text")]
+        n, cells, text = len(rgb), rgb.shape[2:], part["text"].shape[1:]
+        wanted = {"rgb": (n, RGB_CHANNELS, *cells), "depth": (n, DEPTH_CHANNELS, *cells), "text": (n, *text)}
+        for name in names:
+            if part[name].shape != wanted[name.partition("_")[0]] or rgb.ndim != 4 or n == 0:
+                return f"{name} is {tuple(part[name].shape)} beside rgb of {tuple(rgb.shape)}"
+        if self._words is not None and not all(_are_tokens(text, self._words.width) for text in texts):
+            return f"text holds other numbers than those of the words in {WORDS}"
+        return ""
+
     def __reduce__(self) -> tuple:
         """Loader processes map the files themselves; pickling would copy them."""
         return (LatentStore, (self.root,))
@@ -78,7 +103,10 @@ class LatentStore:
         """(1,L,C) embedding of the empty prompt."""
         if self._words is not None:
             return self._words.encode([""])
-        return load_file(self.root / NULL_TEXT)["text"]
+        try:
+            return load_file(self.root / NULL_TEXT)["text"]
+        except (SafetensorError, OSError, KeyError) as error:
+            raise DataError(f"{self.root / NULL_TEXT} cannot be read ({error!r}); run `encode` again") from error
 
     def used_tokens(self) -> list[int]:
         """The token numbers that occur in the texts, in order. Only for texts stored as tokens."""
@@ -104,6 +132,10 @@ class LatentStore:
         text = torch.stack([part["text_mirrored" if flip else "text"][row] for part, row, flip in chosen])
         context = text if self._words is None else self._words.embed(text)
         return StoredBatch(LatentBatch(rgb.float(), depth, context), np.zeros(0, dtype=np.int64))
+
+
+def _are_tokens(text: Tensor, count: int) -> bool:
+    return text.ndim == 2 and not text.is_floating_point() and bool(((text >= 0) & (text < count)).all())
 
 
 def encode_to_store(

@@ -104,23 +104,32 @@ class RunLog:
 
 
 def read_curve(folder: str | Path) -> list[dict[str, Any]]:
-    """The entries of a run's curve.jsonl, in order."""
-    lines = (Path(folder) / CURVE).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    """The entries of a run's curve.jsonl, in order. Lines that are damaged are left out, and the log says how many."""
+    path = Path(folder) / CURVE
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    entries = [entry for entry in map(_entry, lines) if entry is not None]
+    if len(entries) < len(lines):
+        LOG.warning("%s: left out %d damaged lines of %d", path, len(lines) - len(entries), len(lines))
+    return entries
+
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """A line of the curve, or None where it is none: cut short when a run was killed, or damaged since."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and type(entry.get("step")) is int else None
 
 
 def _forget_after(curve: Path, step: int) -> None:
     """Drop what a killed run wrote after its last checkpoint: it is about to be written again."""
     if not curve.exists():
         return
-    kept = []
-    for line in curve.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except json.JSONDecodeError:  # the line that was being written
-            break
-    curve.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+    kept = [entry for entry in read_curve(curve.parent) if entry["step"] <= step]
+    part = curve.with_suffix(".part")
+    part.write_text("".join(f"{json.dumps(entry)}\n" for entry in kept), encoding="utf-8")
+    part.replace(curve)
 
 
 def _tensorboard(folder: Path, first: int) -> Any:

@@ -215,19 +215,23 @@ class Trainer:
         return iter(DataLoader(data, batch_size=None, num_workers=config.data.workers, worker_init_fn=_ignore_signals))
 
     def _resume(self) -> int:
-        found = checkpoints.list_checkpoints(self.folder)
-        if not found:
+        found = checkpoints.newest_whole(self.folder, self.accelerator)
+        if found is None:
             return 0
         parts = self.parts
-        done = checkpoints.load(found[-1], self.config, parts.model.module, parts.optimiser, parts.averages)
-        LOG.info("continuing %s after step %d", found[-1], done)
+        done = checkpoints.load(found, self.config, parts.model.module, parts.optimiser, parts.averages)
+        LOG.info("continuing %s after step %d", found, done)
         return done
 
     def _save(self, done: int) -> None:
         parts = self.parts
-        checkpoints.save(
-            self.folder, done, self.config, parts.model.module, parts.optimiser, parts.averages, self.accelerator
-        )
+        state = parts.model.module, parts.optimiser, parts.averages
+        try:
+            checkpoints.save(self.folder, done, self.config, *state, self.accelerator)
+        except checkpoints.SaveFailed as error:
+            if self.stopped or done == self.config.training.steps:
+                raise
+            LOG.error("%s. Training goes on, and the next checkpoint is tried when it is due", error)
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in self._signals:

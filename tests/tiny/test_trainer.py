@@ -1,6 +1,5 @@
 """The trainer: same course however it is split, killed or stopped; features; from files to a checkpoint."""
 
-import json
 import os
 import random
 import signal
@@ -20,79 +19,17 @@ from modality_forcing.model.network.config import RGB_CHANNELS
 from modality_forcing.model.scenes import VOCABULARY
 from modality_forcing.model.training import checkpoints
 from modality_forcing.model.training.__main__ import main
-from modality_forcing.model.training.config import Config, ConfigError, OptimiserSection, fingerprint, load
+from modality_forcing.model.training.config import Config, ConfigError, OptimiserSection, decisive, load
 from modality_forcing.model.training.data import DataError
 from modality_forcing.model.training.logs import read_curve
 from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
 from modality_forcing.model.training.optimisation import AveragedWeights, learning_rate
 from modality_forcing.model.training.trainer import FINAL, Trainer, _take, count_elements, split_rows
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("rgb", "depth", "distill", "gradient_norm")
-CONFIG = """
-output = "TMP/run"
-[model]
-hidden_size = 32
-num_heads = 2
-double_blocks = 1
-single_blocks = 1
-decoder_blocks = 1
-freeze_image = false
-[data]
-kind = "latents"
-path = "TMP/store"
-[optimiser]
-learning_rate = 1e-2
-warmup_steps = 1
-[training]
-steps = 8
-batch = 8
-[log]
-every = 1
-checkpoint_every = 3
-samples_every = 0
-evaluate_every = 0
-tensorboard = false
-progress = false
-"""
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums must not be split differently in the processes that are compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def path(tmp_path) -> Path:
-    """A configuration over a store of random latents."""
-    generator, n = torch.Generator().manual_seed(0), 30
-    store = tmp_path / "store"
-    store.mkdir()
-    depth = torch.rand(n, 256, 2, 2, generator=generator) * 1.5
-    depth[torch.rand(depth.shape, generator=generator) < 0.3] = torch.nan
-    part = {
-        "rgb": torch.randn(n, 128, 2, 2, generator=generator).half(),
-        "depth": depth.half(),
-        "text": torch.randint(0, 9, (n, 6), generator=generator).to(torch.int16),
-    }
-    part |= {f"{name}_mirrored": part[name].flip(0).contiguous() for name in ("rgb", "text")}
-    save_file(part, store / "part-000000.safetensors")
-    TextEncoder(tuple("abcdefg"), 6).save(store / "words.json")
-    (store / "store.json").write_text(json.dumps({"text": "tokens", "far_code": 2.0, "mirror": True}))
-    file = tmp_path / "run.toml"
-    file.write_text(CONFIG.replace("TMP", tmp_path.as_posix()), encoding="utf-8")
-    return file
-
-
-def train(path: Path, *changes: str) -> Config:
-    """Train in this process; returns the configuration."""
-    assert main(["train", str(path), *(part for change in changes for part in ("--set", change))]) == 0
-    return load(path, list(changes))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def curve(config: Config) -> list[dict[str, float]]:
@@ -121,9 +58,9 @@ parallel.close(accelerator)
 """
 
 
-def test_two_processes_and_sharded_ones_equal_one(path, tmp_path):
+def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train):
     short = ["training.steps=5", "log.checkpoint_every=0"]
-    one = train(path, *short)
+    one = train(*short)
     copies = [*short, "output=" + (tmp_path / "copies").as_posix(), "training.micro_batch=2"]
     shards = [
         "training.steps=5",
@@ -160,8 +97,8 @@ def cpu():
     return open_accelerator(Config(output="").training)
 
 
-def test_killed_at_a_random_moment_and_continued_is_the_same_curve(path, tmp_path):
-    whole = train(path, "training.steps=24", f"output={(tmp_path / 'whole').as_posix()}")
+def test_killed_at_a_random_moment_and_continued_is_the_same_curve(path, tmp_path, train):
+    whole = train("training.steps=24", f"output={(tmp_path / 'whole').as_posix()}")
     changes = ["training.steps=24"]
     victim = start(["-m", "model.training", "train", str(path), "--set", *changes])
     moment = random.randint(4, 18)
@@ -174,15 +111,15 @@ def test_killed_at_a_random_moment_and_continued_is_the_same_curve(path, tmp_pat
     victim.stderr.close()
     assert not (tmp_path / "run" / FINAL).exists()
     [*_, last] = checkpoints.list_checkpoints(tmp_path / "run")
-    killed = train(path, *changes)
+    killed = train(*changes)
     assert int(last.name.removeprefix("step-")) <= moment + 6
     assert curve(killed) == curve(whole)
     for name, tensor in weights(whole).items():
         assert torch.equal(weights(killed)[name], tensor), name
 
 
-def test_sigterm_saves_stops_and_the_same_command_goes_on(path, tmp_path, monkeypatch):
-    whole = train(path, f"output={(tmp_path / 'whole').as_posix()}")
+def test_sigterm_saves_stops_and_the_same_command_goes_on(path, tmp_path, monkeypatch, train):
+    whole = train(f"output={(tmp_path / 'whole').as_posix()}")
     step = Trainer.update
 
     def stopped_in_step(self, number, *rest):
@@ -192,18 +129,18 @@ def test_sigterm_saves_stops_and_the_same_command_goes_on(path, tmp_path, monkey
 
     monkeypatch.setattr(Trainer, "update", stopped_in_step)
     before = signal.getsignal(signal.SIGTERM)
-    stopped = train(path)
+    stopped = train()
     assert signal.getsignal(signal.SIGTERM) == before
     assert [c.name for c in checkpoints.list_checkpoints(tmp_path / "run")] == ["step-00000003", "step-00000005"]
     assert not (tmp_path / "run" / FINAL).exists()
     monkeypatch.setattr(Trainer, "update", step)
-    train(path)
+    train()
     assert curve(stopped) == curve(whole)
     assert all(torch.equal(weights(stopped)[name], tensor) for name, tensor in weights(whole).items())
 
 
-def test_only_whole_checkpoints_count_and_the_last_ones_are_kept(path, tmp_path, monkeypatch):
-    train(path, "log.checkpoint_every=2", "log.keep=3")
+def test_only_whole_checkpoints_count_and_the_last_ones_are_kept(path, tmp_path, monkeypatch, train):
+    train("log.checkpoint_every=2", "log.keep=3")
     kept = [c.name for c in checkpoints.list_checkpoints(tmp_path / "run")]
     assert kept == ["step-00000004", "step-00000006", "step-00000008"]
     (tmp_path / "run" / ".step-00000010.part").mkdir()
@@ -211,16 +148,16 @@ def test_only_whole_checkpoints_count_and_the_last_ones_are_kept(path, tmp_path,
     assert [c.name for c in checkpoints.list_checkpoints(tmp_path / "run")] == kept
 
 
-def test_continuing_with_other_settings_is_refused(path, capsys):
-    train(path)
+def test_continuing_with_other_settings_is_refused(path, capsys, train):
+    train()
     assert main(["train", str(path), "--set", "optimiser.learning_rate=0.5"]) == 2
     assert "optimiser.learning_rate: 0.01 then, 0.5 now" in capsys.readouterr().err
 
 
-def test_accumulating_passes_equals_one_pass(path, tmp_path):
-    one = train(path)
-    split = train(path, "training.micro_batch=2", f"output={(tmp_path / 'split').as_posix()}")
-    assert fingerprint(one) == fingerprint(split)
+def test_accumulating_passes_equals_one_pass(path, tmp_path, train):
+    one = train()
+    split = train("training.micro_batch=2", f"output={(tmp_path / 'split').as_posix()}")
+    assert decisive(one) == decisive(split)
     for a, b in zip(curve(one), curve(split), strict=True):
         assert a == pytest.approx(b, rel=2e-5)
 
@@ -277,8 +214,8 @@ def test_averaged_weights_by_hand():
     assert weight.item() == 2.0
 
 
-def test_bfloat16_keeps_the_depth_head_in_float32(path, request):
-    exact = train(path, "training.steps=1")
+def test_bfloat16_keeps_the_depth_head_in_float32(path, request, train):
+    exact = train("training.steps=1")
     accelerator = request.getfixturevalue("cpu_bfloat16")
     trainer = Trainer(load(path, ["training.precision=bfloat16", "training.steps=1"]), accelerator)
     kinds = {}
@@ -319,7 +256,7 @@ def codecs(tmp_path_factory) -> dict[str, str]:
     }
 
 
-def test_from_files_to_a_text_to_image_model_to_a_joint_one(path, tmp_path, codecs):
+def test_from_files_to_a_text_to_image_model_to_a_joint_one(path, tmp_path, codecs, train):
     """Scenes written as shards, read, encoded once, both stages, samples, evaluation, released layout."""
     shards, store = tmp_path / "shards", tmp_path / "encoded"
     assert main(["scenes", "--out", str(shards), "--format", "shards", "--count", "12", "--size", "32", "32"]) == 0
@@ -333,14 +270,12 @@ def test_from_files_to_a_text_to_image_model_to_a_joint_one(path, tmp_path, code
     common = [f"data.path={store.as_posix()}", "training.steps=2", *(f"{k}={v}" for k, v in codecs.items())]
     common += ["evaluation.count=4", "evaluation.steps=[1]", "evaluation.sheet_steps=2", "log.tensorboard=true"]
     common += ["log.samples_every=2", "log.evaluate_every=2"]
-    first = train(path, *common, "stage=text_to_image", f"output={(tmp_path / 't2i').as_posix()}")
+    first = train(*common, "stage=text_to_image", f"output={(tmp_path / 't2i').as_posix()}")
     source = Path(first.output) / FINAL
     base = load_transformer(source, text_to_image=True)
     assert not base.config.has_depth
 
-    second = train(
-        path, *common, f"model.source={source.as_posix()}", "recipe.distill_weight=0.5", "model.freeze_image=true"
-    )
+    second = train(*common, f"model.source={source.as_posix()}", "recipe.distill_weight=0.5", "model.freeze_image=true")
     module = load_transformer(Path(second.output) / FINAL)
     assert module.config.has_depth and module.config.hidden_size == 32
     held = base.double_blocks[0].img_attn.qkv.weight
@@ -354,29 +289,29 @@ def test_from_files_to_a_text_to_image_model_to_a_joint_one(path, tmp_path, code
     assert list((Path(second.output) / "tensorboard").glob("events*"))
 
     third = train(
-        path, *common, "log.samples_every=0", "log.evaluate_every=0", f"output={(tmp_path / 'more').as_posix()}",
+        *common, "log.samples_every=0", "log.evaluate_every=0", f"output={(tmp_path / 'more').as_posix()}",
         f"model.start={(Path(second.output) / FINAL).as_posix()}",
     )  # fmt: skip
     assert (Path(third.output) / FINAL).is_file()
 
 
-def test_training_on_files_and_scenes_reports_bad_samples(path, tmp_path, codecs, caplog):
+def test_training_on_files_and_scenes_reports_bad_samples(path, tmp_path, codecs, caplog, train):
     folder = tmp_path / "files"
     assert main(["scenes", "--out", str(folder), "--count", "8", "--size", "32", "32"]) == 0
     (folder / "00000003.png").write_bytes(b"broken")
     (folder / "00000004.txt").unlink()
     changes = [f"data.path={folder.as_posix()}", "data.kind=folder", "data.sizes=[[32, 32]]", "training.steps=2"]
     with caplog.at_level("WARNING"):
-        train(path, *changes, *(f"{k}={v}" for k, v in codecs.items()))
+        train(*changes, *(f"{k}={v}" for k, v in codecs.items()))
     assert "skipped 00000003: unreadable picture" in caplog.text
     assert "1 skipped, no caption: 00000004" in caplog.text
     assert read_curve(tmp_path / "run")[-1] == {"step": 2, "skipped": {"no caption": 1, "unreadable picture": 1}}
     changes = ["data.path=", "data.kind=scenes", "data.sizes=[[32, 32]]", "training.steps=1", "data.workers=1"]
-    train(path, *changes, *(f"{k}={v}" for k, v in codecs.items()), f"output={(tmp_path / 'fly').as_posix()}")
+    train(*changes, *(f"{k}={v}" for k, v in codecs.items()), f"output={(tmp_path / 'fly').as_posix()}")
 
 
-def test_a_model_for_other_text_and_an_empty_store_are_refused(path, tmp_path, capsys):
-    other = train(path, "stage=text_to_image", "training.steps=1", "model.hidden_size=16", "model.num_heads=1")
+def test_a_model_for_other_text_and_an_empty_store_are_refused(path, tmp_path, capsys, train):
+    other = train("stage=text_to_image", "training.steps=1", "model.hidden_size=16", "model.num_heads=1")
     TextEncoder(tuple(f"word{'a' * n}" for n in range(30)), 6).save(tmp_path / "store" / "words.json")
     source = (Path(other.output) / FINAL).as_posix()
     assert main(["train", str(path), "--set", f"model.source={source}"]) == 2
