@@ -4,18 +4,21 @@ Several processes: `accelerate launch -m model.training train CONFIG`, or torchr
 """
 
 import argparse
+import json
 import logging
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 from ..network.checkpoint import CheckpointError
 from . import config as configuration
 from . import plan
 from .checkpoints import DamagedCheckpoint
 from .config import CodecConfig, Config, ConfigError, EncodeConfig
-from .config_checks import DIFFICULTIES, SPARSE_KINDS
 from .data import DataError, Problems
+
+KINDS = {"train": Config, "encode": EncodeConfig, "codec": CodecConfig}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -55,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("--format", choices=["folder", "shards"], default="folder")
     write.add_argument("--count", type=int, default=100)
     write.add_argument("--size", type=int, nargs=2, default=[128, 128], metavar=("HEIGHT", "WIDTH"))
-    write.add_argument("--sparse", choices=SPARSE_KINDS, default="dense")
-    write.add_argument("--difficulty", choices=DIFFICULTIES, default="full")
+    write.add_argument("--sparse", choices=get_args(configuration.Sparse), default="dense")
+    write.add_argument("--difficulty", choices=get_args(configuration.Difficulty), default="full")
     write.add_argument("--held-out", action="store_true", help="from the held-out seeds")
     evaluate = command("evaluate", _evaluate, "image -> depth errors of a checkpoint on held-out data")
     evaluate.add_argument("checkpoint", help="a .safetensors file in the released layout")
@@ -65,8 +68,15 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "the trainer's throughput and memory beside a plain loop")
     bench.add_argument("--steps", type=int, default=4, help="of each turn")
     bench.add_argument("--turns", type=int, default=15)
+    schema = command("schema", _schema, "the JSON schema of a configuration, for editors", config=False)
+    schema.add_argument("kind", nargs="?", choices=KINDS, default="train", help="of `train` unless named")
     commands.add_parser("plan", help="memory and time from the shapes alone; see plan --help")
     return parser
+
+
+def _schema(options: argparse.Namespace) -> int:
+    print(json.dumps(configuration.schema(KINDS[options.kind]), indent=1))
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

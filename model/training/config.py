@@ -5,214 +5,372 @@ dropout, loss weights nor averaging) is a default of ours here, and can be chang
 the folder in which the command is started.
 """
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from .config_checks import NO_LIMIT, check_codec, check_encode, check_training
+try:
+    from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
+    from pydantic.dataclasses import dataclass
+except ImportError as error:
+    raise ImportError("training needs pydantic: pip install -r model/training/requirements.txt") from error
 
+from ..network.config import DEPTH_PATCH, RGB_CHANNELS
+from .config_reading import read_toml, repaired, sentences
+
+NO_LIMIT = 10**9  # samples
 # What may change between a run and its continuation: where things are, what is reported, how the work is split.
 FREE_ON_RESUME = (
     *("output", "log", "evaluation", "data.workers"),
     *("training.micro_batch", "training.gradient_checkpointing", "training.sharding", "training.compile"),
 )
+# Integers pass as floats; booleans do not pass as numbers.
+Flag = Annotated[bool, Strict()]
+Count = Annotated[int, Strict(), Field(ge=1, le=NO_LIMIT)]
+Number = Annotated[int, Strict(), Field(ge=0, le=NO_LIMIT)]  # a count; 0: none, never, or what is usual
+Share = Annotated[float, Strict(), Field(ge=0, le=1)]
+Weight = Annotated[float, Strict(), Field(ge=0, le=1e6)]
+Above0 = Annotated[float, Strict(), Field(ge=1e-9, le=1e9)]
+Decay = Annotated[float, Strict(), Field(ge=0, le=1 - 1e-9)]
+Code = Annotated[float, Strict(), Field(ge=1, le=2)]  # a depth code, of depth beyond the mean
+Integer = Annotated[int, Strict()]
+Size = tuple[Integer, Integer]
+Steps = Annotated[int, Strict(), Field(ge=1, le=10**4)]
+Difficulty = Literal["easy", "full"]
+SceneKind = Literal["room", "tabletop", "street", "ground"]
+Sparse = Literal["dense", "lidar", "sfm", "regions", "mixed"]
+
+section = dataclass(frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
 
 
 class ConfigError(ValueError):
     """Everything that is wrong with a configuration, one line each."""
 
 
-@dataclass(frozen=True)
+@section
 class ModelSection:
     """The network. The sizes are used only without a `source` or `start`, which bring their own."""
 
-    source: str = ""  # text-to-image checkpoint (.safetensors file or diffusers folder); "": fresh weights
-    start: str = (
-        ""  # a model of this stage to go on from with another schedule, size or data; source is then the teacher
-    )
-    hidden_size: int = 256
-    num_heads: int = 8
-    double_blocks: int = 3
-    single_blocks: int = 6
-    mlp_ratio: int = 3
-    decoder_blocks: int = 4  # depth decoder blocks, added for post-training
-    freeze_image: bool = True  # the double blocks' image weights, as the paper does for FLUX.2
+    source: str = ""
+    """text-to-image checkpoint (.safetensors file or diffusers folder); "": fresh weights"""
+    start: str = ""
+    """a model of this stage to go on from with another schedule, size or data; source is then the teacher"""
+    hidden_size: Count = 256
+    num_heads: Count = 8
+    double_blocks: Count = 3
+    single_blocks: Count = 6
+    mlp_ratio: Count = 3
+    decoder_blocks: Count = 4
+    """depth decoder blocks, added for post-training"""
+    freeze_image: Flag = True
+    """the double blocks' image weights, as the paper does for FLUX.2"""
+
+    def problems(self) -> list[str]:
+        if (
+            self.source
+            or self.start
+            or not (self.hidden_size % self.num_heads or self.hidden_size // self.num_heads % 8)
+        ):
+            return []
+        return [f"model.hidden_size {self.hidden_size} over {self.num_heads} heads; expected heads of a multiple of 8"]
 
 
-@dataclass(frozen=True)
+@section
 class CodecSection:
     """Image codec and text encoder, both frozen."""
 
-    kind: str = "demo"
-    image: str = ""  # demo: the file of `codec`; flux2: the folder of a FLUX.2 autoencoder (diffusers)
-    text: str = ""  # demo: the word list beside the codec; flux2: the folder of Qwen3-8B (transformers)
+    kind: Literal["demo", "flux2"] = "demo"
+    image: str = ""
+    """demo: the file of `codec`; flux2: the folder of a FLUX.2 autoencoder (diffusers)"""
+    text: str = ""
+    """demo: the word list beside the codec; flux2: the folder of Qwen3 (transformers)"""
 
 
-@dataclass(frozen=True)
+@section
 class DataSection:
     """Where training samples come from."""
 
-    kind: str = "scenes"
-    path: str = ""  # folder: its root; shards: a folder of .tar files; latents: a folder written by `encode`
-    sizes: tuple[tuple[int, int], ...] = ((512, 512),)  # (height, width); each sample takes the nearest aspect
-    depth_scale: float = 0.0  # depth of one stored unit; 0: what the file notes, else 1
-    sky_from: float = 0.0  # stored depth from which a pixel is sky (known to be far); 0: there is no such value
-    far_code: float = (
-        2.0  # depth codes are capped here, sky gets it; 2: no cap. 1.75 is 4 x the mean. Latents bring theirs
-    )
-    mirror: bool = True  # half of the samples mirrored; captions that name a side are kept true
-    sparse: str = "dense"  # scenes only: what a sensor leaves of the depth
-    difficulty: str = "full"  # scenes only
-    kinds: tuple[str, ...] = ()  # scenes only; empty: all
-    style: str = "mixed"  # scenes only: of the captions
-    count: int = 0  # scenes only: how many there are; 0: a new one for each sample
-    workers: int = 0  # processes that load data, for each training process
+    kind: Literal["scenes", "folder", "shards", "latents"] = "scenes"
+    path: str = ""
+    """folder: its root; shards: a folder of .tar files; latents: a folder written by `encode`"""
+    sizes: tuple[Size, ...] = ((512, 512),)
+    """(height, width); each sample takes the nearest aspect"""
+    depth_scale: Annotated[float, Strict(), Field(ge=0, le=1e12)] = 0.0
+    """depth of one stored unit; 0: what the file notes, else 1"""
+    sky_from: Annotated[float, Strict(), Field(ge=0, le=1e12)] = 0.0
+    """stored depth from which a pixel is sky (known to be far); 0: there is no such value"""
+    far_code: Code = 2.0
+    """depth codes are capped here, sky gets it; 2: no cap. 1.75 is 4 x the mean. Latents bring theirs"""
+    mirror: Flag = True
+    """half of the samples mirrored; captions that name a side are kept true"""
+    sparse: Sparse = "dense"
+    """scenes only: what a sensor leaves of the depth"""
+    difficulty: Difficulty = "full"
+    """scenes only"""
+    kinds: tuple[SceneKind, ...] = ()
+    """scenes only; empty: all"""
+    style: Literal["short", "full", "attributes", "mixed"] = "mixed"
+    """scenes only: of the captions"""
+    count: Annotated[int, Strict(), Field(ge=0, le=2**40)] = 0
+    """scenes only: how many there are; 0: a new one for each sample"""
+    workers: Annotated[int, Strict(), Field(ge=0, le=1024)] = 0
+    """processes that load data, for each training process"""
+
+    def problems(self) -> list[str]:
+        lines = [
+            f"data.sizes has {height} x {width}; expected multiples of {DEPTH_PATCH}"
+            for height, width in self.sizes
+            if min(height, width) < DEPTH_PATCH or height % DEPTH_PATCH or width % DEPTH_PATCH
+        ]
+        if self.kind == "scenes" and self.path:
+            lines.append(f"data.path is {self.path!r}, but data.kind is 'scenes', which needs none")
+        if self.kind == "scenes" and len(self.sizes) > 1:
+            lines.append("data.sizes has several sizes; scenes are rendered at one")
+        if not self.sizes:
+            lines.append("data.sizes is empty; expected at least one [height, width]")
+        return lines
 
 
-@dataclass(frozen=True)
+@section
 class RecipeSection:
     """Tasks, levels and losses. Shares and shift are published, the rest is ours."""
 
-    image_to_depth: float = 0.2
-    depth_to_image: float = 0.2
-    mu: float = 1.1
-    text_dropout: float = 0.1  # share of samples with the empty prompt, for guidance
-    text_dropout_image_to_depth: float = 0.5  # image -> depth is used with the empty prompt
-    rgb_weight: float = 1.0
-    depth_weight: float = 1.0
-    distill_weight: float = 0.0  # self-distillation against the frozen source
-    distill_high: float = 1.0
-    distill_low: float = 0.1
+    image_to_depth: Share = 0.2
+    depth_to_image: Share = 0.2
+    mu: Annotated[float, Strict(), Field(ge=-10, le=10)] = 1.1
+    text_dropout: Share = 0.1
+    """share of samples with the empty prompt, for guidance"""
+    text_dropout_image_to_depth: Share = 0.5
+    """image -> depth is used with the empty prompt"""
+    rgb_weight: Weight = 1.0
+    depth_weight: Weight = 1.0
+    distill_weight: Weight = 0.0
+    """self-distillation against the frozen source"""
+    distill_high: Weight = 1.0
+    distill_low: Weight = 0.1
+
+    def problems(self) -> list[str]:
+        given = self.image_to_depth + self.depth_to_image
+        return [f"recipe.image_to_depth + recipe.depth_to_image is {given:g}; expected 0 to 1"] if given > 1 else []
 
 
-@dataclass(frozen=True)
+@section
 class OptimiserSection:
     """AdamW; learning rate with linear warm-up, hold, cosine decay at the end; averaged weights."""
 
-    learning_rate: float = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.98
-    weight_decay: float = 0.0
-    clip: float = 1.0  # of the gradient's norm
-    warmup_steps: int = 200
-    decay_share: float = 0.4  # last part of the steps, in which the rate falls
-    final_share: float = 0.02  # of the learning rate, at the end
-    ema_decay: float = 0.999  # with warm-up min(decay, (1 + k) / (10 + k))
+    learning_rate: Above0 = 1e-4
+    beta1: Decay = 0.9
+    beta2: Decay = 0.98
+    weight_decay: Share = 0.0
+    clip: Above0 = 1.0
+    """of the gradient's norm"""
+    warmup_steps: Number = 200
+    decay_share: Share = 0.4
+    """last part of the steps, in which the rate falls"""
+    final_share: Share = 0.02
+    """of the learning rate, at the end"""
+    ema_decay: Decay = 0.999
+    """with warm-up min(decay, (1 + k) / (10 + k))"""
 
 
-@dataclass(frozen=True)
+@section
 class TrainingSection:
     """How far, how much at once, and how it is spread over the machine."""
 
-    steps: int = 1000
-    batch: int = 64  # samples of one step, over all processes
-    micro_batch: int = 0  # samples at once in one process; 0: its share of the batch. Smaller accumulates gradients
-    precision: str = "float32"  # of the computation; weights and averages are float32
-    gradient_checkpointing: bool = False
-    compile: bool = False  # torch.compile: needs a C++ compiler, a minute at the start, and pays off in long runs
-    sharding: str = "none"  # fsdp: weights, gradients and optimiser spread over the processes
+    steps: Count = 1000
+    batch: Count = 64
+    """samples of one step, over all processes"""
+    micro_batch: Number = 0
+    """samples at once in one process; 0: its share of the batch. Smaller accumulates gradients"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of the computation; weights and averages are float32"""
+    gradient_checkpointing: Flag = False
+    compile: Flag = False
+    """torch.compile: needs a C++ compiler, a minute at the start, and pays off in long runs"""
+    sharding: Literal["none", "fsdp"] = "none"
+    """fsdp: weights, gradients and optimiser spread over the processes"""
+
+    def problems(self) -> list[str]:
+        wrong = self.micro_batch and self.batch % self.micro_batch
+        line = f"training.micro_batch is {self.micro_batch}; expected a divisor of training.batch {self.batch}"
+        return [line] if wrong else []
 
 
-@dataclass(frozen=True)
+@section
 class LogSection:
     """What is written, and how often (in steps; 0: never)."""
 
-    every: int = 20
-    checkpoint_every: int = 500
-    keep: int = 2  # checkpoints to resume from
-    samples_every: int = 1000
-    evaluate_every: int = 500
-    progress: bool = True
-    tensorboard: bool = True
+    every: Count = 20
+    checkpoint_every: Number = 500
+    keep: Count = 2
+    """checkpoints to resume from"""
+    samples_every: Number = 1000
+    evaluate_every: Number = 500
+    progress: Flag = True
+    tensorboard: Flag = True
 
 
-@dataclass(frozen=True)
+@section
 class EvaluationSection:
     """Held-out image -> depth, and the sample sheets. Held-out scenes are never trained on."""
 
-    path: str = ""  # held-out latents, folder or shards of the data's kind; "": procedural held-out scenes
-    count: int = 64
-    batch: int = 32
-    steps: tuple[int, ...] = (2, 10)  # solver steps to try
-    max_code: float = 1.8
-    sheet_columns: int = 8
-    sheet_steps: int = 25
-    sheet_guidance: float = 3.0
+    path: str = ""
+    """held-out latents, folder or shards of the data's kind; "": procedural held-out scenes"""
+    count: Count = 64
+    batch: Count = 32
+    steps: tuple[Steps, ...] = (2, 10)
+    """solver steps to try"""
+    max_code: Code = 1.8
+    sheet_columns: Count = 8
+    sheet_steps: Count = 25
+    sheet_guidance: Annotated[float, Strict(), Field(ge=0, le=100)] = 3.0
 
 
-@dataclass(frozen=True)
+@section
 class Config:
     """A training run."""
 
-    output: str  # folder for checkpoints, logs and the final file
-    stage: str = "post_train"
-    seed: int = 0
-    model: ModelSection = field(default_factory=ModelSection)
-    codec: CodecSection = field(default_factory=CodecSection)
-    data: DataSection = field(default_factory=DataSection)
-    recipe: RecipeSection = field(default_factory=RecipeSection)
-    optimiser: OptimiserSection = field(default_factory=OptimiserSection)
-    training: TrainingSection = field(default_factory=TrainingSection)
-    log: LogSection = field(default_factory=LogSection)
-    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    output: str
+    """folder for checkpoints, logs and the final file"""
+    stage: Literal["text_to_image", "post_train"] = "post_train"
+    seed: Integer = 0
+    model: ModelSection = ModelSection()
+    codec: CodecSection = CodecSection()
+    data: DataSection = DataSection()
+    recipe: RecipeSection = RecipeSection()
+    optimiser: OptimiserSection = OptimiserSection()
+    training: TrainingSection = TrainingSection()
+    log: LogSection = LogSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    def problems(self) -> list[str]:
+        """What is wrong between settings that are right one by one."""
+        sections = (self.model, self.data, self.recipe, self.training)
+        return [line for each in sections for line in each.problems()] + self._stage() + self._held_out()
+
+    def paths(self) -> list[str]:
+        """What there must be on the disk, and is not."""
+        model = self.model
+        named = {"model.source": model.source, "model.start": model.start, "evaluation.path": self.evaluation.path}
+        optional = [line for name, path in named.items() if path for line in _missing(name, path)]
+        return _codec_paths(self.codec, self.data) + optional
+
+    def _stage(self) -> list[str]:
+        lines, distills = [], self.recipe.distill_weight > 0
+        if distills and self.stage == "text_to_image":
+            lines.append("recipe.distill_weight is above 0 in stage text_to_image; it belongs to post_train")
+        elif distills and not self.model.source:
+            lines.append("recipe.distill_weight is above 0 without model.source, the frozen teacher")
+        fresh = not (self.model.source or self.model.start)
+        if self.stage == "post_train" and self.model.freeze_image and fresh:
+            lines.append(
+                "model.freeze_image is true without model.source or model.start: it would freeze random weights"
+            )
+        return lines
+
+    def _held_out(self) -> list[str]:
+        lines, codec = [], self.codec
+        if self.evaluation.path and self.data.kind == "scenes":
+            lines.append("evaluation.path is set, but data.kind is 'scenes', which has held-out scenes itself")
+        wanted = self.log.samples_every or self.log.evaluate_every
+        if wanted and not self.evaluation.path and not (codec.image and codec.text):
+            lines.append(
+                "evaluation.path is empty: held-out scenes need codec.image and codec.text. Set them, or a path with "
+                "held-out data, or log.samples_every and log.evaluate_every to 0"
+            )
+        if self.log.samples_every and not codec.image:
+            lines.append("codec.image is empty: sample sheets need it; set it, or log.samples_every to 0")
+        return lines
 
 
-@dataclass(frozen=True)
+@section
 class CodecConfig:
     """A run of `codec`: the small image autoencoder on procedural scenes."""
 
-    output: str  # folder for the codec, its word list and its picture
-    seed: int = 0
-    scenes: int = 4000
-    size: int = 64
-    difficulty: str = "full"
-    kinds: tuple[str, ...] = ()  # of the scenes; empty: all
-    width: int = 64
-    channels: int = 128  # that carry the picture; the rest of the latent's 128 stay zero
-    steps: int = 2000
-    batch: int = 16
-    learning_rate: float = 2e-3
-    latent_noise: float = 0.1  # share of the latents' deviation: the decoder learns to bear a transformer's errors
-    text_length: int = 40
+    output: str
+    """folder for the codec, its word list and its picture"""
+    seed: Integer = 0
+    scenes: Annotated[int, Strict(), Field(ge=2, le=NO_LIMIT)] = 4000
+    size: Annotated[int, Strict(), Field(ge=DEPTH_PATCH, le=2**14)] = 64
+    difficulty: Difficulty = "full"
+    kinds: tuple[SceneKind, ...] = ()
+    """of the scenes; empty: all"""
+    width: Annotated[int, Strict(), Field(ge=8, le=2**14)] = 64
+    channels: Annotated[int, Strict(), Field(ge=1, le=RGB_CHANNELS)] = RGB_CHANNELS
+    """that carry the picture; the rest of the latent's 128 stay zero"""
+    steps: Count = 2000
+    batch: Count = 16
+    learning_rate: Annotated[float, Strict(), Field(ge=1e-9, le=1)] = 2e-3
+    latent_noise: Annotated[float, Strict(), Field(ge=0, le=10)] = 0.1
+    """share of the latents' deviation: the decoder learns to bear a transformer's errors"""
+    text_length: Annotated[int, Strict(), Field(ge=2, le=2**14)] = 40
+
+    def problems(self) -> list[str]:
+        return [f"size is {self.size}; expected a multiple of {DEPTH_PATCH}"] if self.size % DEPTH_PATCH else []
+
+    def paths(self) -> list[str]:
+        return []
 
 
-@dataclass(frozen=True)
+@section
 class EncodeConfig:
     """A run of `encode`: pictures and captions to latents, once, to train from (data.kind = "latents")."""
 
-    output: str  # folder of the store
-    count: int = NO_LIMIT  # samples of each size at most; scenes without a count need one here
-    part_size: int = 512  # samples in one file
-    batch: int = 32  # samples encoded at once
-    codec: CodecSection = field(default_factory=CodecSection)
-    data: DataSection = field(default_factory=DataSection)
+    output: str
+    """folder of the store"""
+    count: Count = NO_LIMIT
+    """samples of each size at most; scenes without a count need one here"""
+    part_size: Count = 512
+    """samples in one file"""
+    batch: Count = 32
+    """samples encoded at once"""
+    codec: CodecSection = CodecSection()
+    data: DataSection = DataSection()
+
+    def problems(self) -> list[str]:
+        lines = self.data.problems()
+        if self.data.kind == "latents":
+            lines.append("data.kind is 'latents', which are encoded already; expected scenes, folder or shards")
+        if self.data.kind == "scenes" and not self.data.count and self.count >= NO_LIMIT:
+            lines.append("count is not set; scenes never end, so say how many to encode")
+        return lines
+
+    def paths(self) -> list[str]:
+        return _codec_paths(self.codec, self.data)
 
 
-def load(path: str | Path, overrides: list[str] | None = None, kind: type = Config) -> Any:
+def load(path: str | Path, overrides: list[str] | None = None, kind: type = Config, *, files: bool = True) -> Any:
     """Read and check a configuration.
 
     Args:
         path: the TOML file.
         overrides: "section.key=value" with a TOML value, as given with --set.
         kind: Config, CodecConfig or EncodeConfig.
+        files: whether the files that it names must be there.
 
     Raises:
         ConfigError: lists everything that is wrong, with the file's name.
     """
     path = Path(path)
     try:
-        table = _toml(path.read_text(encoding="utf-8"))
-        for override in overrides or []:
-            _override(table, override)
+        table = read_toml(path, overrides or [])
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    problems: list[str] = []
-    config = _build(kind, table, "", problems)
-    if not problems:
-        problems = {Config: check_training, CodecConfig: check_codec, EncodeConfig: check_encode}[kind](config)
+    adapter, problems = TypeAdapter(kind), []
+    try:
+        config = adapter.validate_python(table)
+    except ValidationError as error:
+        problems = sentences(error, kind, table)
+        config = adapter.validate_python(repaired(table, error))  # to find the other mistakes at once
+    problems += config.problems() + (config.paths() if files else [])
     if problems:
         raise ConfigError(f"{path}:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return config
+
+
+def schema(kind: type = Config) -> dict[str, Any]:
+    """The JSON schema of a kind of configuration, with which editors complete and check TOML files."""
+    return TypeAdapter(kind).json_schema()
 
 
 def decisive(config: Config) -> dict[str, Any]:
@@ -225,72 +383,19 @@ def decisive(config: Config) -> dict[str, Any]:
 
 
 def shortened(config: Config, **sections: dict[str, Any]) -> Config:
-    """A copy with some settings changed, section by section, unchecked."""
+    """A copy with some settings changed, section by section."""
     return replace(config, **{name: replace(getattr(config, name), **changes) for name, changes in sections.items()})
 
 
-def _toml(text: str) -> dict[str, Any]:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        try:
-            import tomli as tomllib
-        except ModuleNotFoundError as error:
-            raise ImportError("reading a configuration needs Python 3.11, or: pip install tomli") from error
-    return tomllib.loads(text)
+def _codec_paths(codec: CodecSection, data: DataSection) -> list[str]:
+    lines = _missing("data.path", data.path) if data.kind != "scenes" else []
+    for name, value in (("codec.image", codec.image), ("codec.text", codec.text)):
+        if value or data.kind != "latents":  # a store brings its text along
+            lines += _missing(name, value)
+    return lines
 
 
-def _override(table: dict[str, Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise ValueError(f"got --set {override!r}, expected section.key=value")
-    *sections, name = key.strip().split(".")
-    for section in sections:
-        table = table.setdefault(section, {})
-    try:
-        table[name] = _toml(f"value = {value}")["value"]
-    except ValueError:
-        table[name] = value  # a bare word, as shells like them
-
-
-def _build(kind: type, table: dict[str, Any], prefix: str, problems: list[str]) -> Any:
-    """A dataclass from a TOML table; notes unknown keys, wrong types and missing keys."""
-    fields = kind.__dataclass_fields__
-    for key in table.keys() - fields.keys():
-        problems.append(f"{prefix}{key} is unknown; expected one of {', '.join(fields)}")
-    values = {}
-    for key, entry in fields.items():
-        if key not in table:
-            if key == "output":
-                problems.append("output is missing; expected the folder to write to")
-            continue
-        if isinstance(entry.type, type) and hasattr(entry.type, "__dataclass_fields__"):
-            if isinstance(table[key], dict):
-                values[key] = _build(entry.type, table[key], f"{prefix}{key}.", problems)
-            else:
-                problems.append(f"{prefix}{key} is {table[key]!r}; expected a section [{key}]")
-            continue
-        values[key] = _typed(table[key], entry.type, f"{prefix}{key}", problems)
-    return None if problems else kind(**values)
-
-
-def _typed(value: Any, kind: Any, name: str, problems: list[str]) -> Any:
-    """The value as the field's type. Integers pass as floats; booleans do not pass as numbers."""
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind in (int, float, str, bool):
-        if type(value) is not kind:
-            problems.append(f"{name} is {value!r}; expected {kind.__name__}")
-        return value
-    pairs, words = "tuple[tuple" in str(kind), "tuple[str" in str(kind)
-    if words:
-        if not isinstance(value, list) or not all(type(v) is str for v in value):
-            problems.append(f"{name} is {value!r}; expected a list of words in quotes")
-            return ()
-        return tuple(value)
-    try:
-        tuples = tuple((int(a), int(b)) for a, b in value) if pairs else tuple(int(v) for v in value)
-    except (TypeError, ValueError):
-        problems.append(f"{name} is {value!r}; expected a list of {'[height, width] pairs' if pairs else 'integers'}")
-        return ()
-    return tuples
+def _missing(name: str, value: str) -> list[str]:
+    if not value:
+        return [f"{name} is empty; expected a path"]
+    return [] if Path(value).exists() else [f"{name}: there is nothing at {Path(value).resolve()}"]

@@ -5,7 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from modality_forcing.model.training.config import CodecConfig, Config, ConfigError, EncodeConfig, decisive, load
+from modality_forcing.model.training.config import (
+    CodecConfig,
+    Config,
+    ConfigError,
+    EncodeConfig,
+    decisive,
+    load,
+    schema,
+)
 
 CONFIGS = Path(__file__).resolve().parents[2] / "model" / "training" / "configs"
 
@@ -70,6 +78,8 @@ def test_values_defaults_and_overrides(tmp_path):
         ("stage=train", "stage is 'train'; expected one of text_to_image, post_train"),
         ("evaluation.max_code=2.5", "evaluation.max_code is 2.5; expected 1 to 2"),
         ("optimiser=3", "optimiser is 3; expected a section [optimiser]"),
+        ("evaluation.steps=[2, 0]", "evaluation.steps is 0; expected 1 to 10000"),
+        ("evaluation.steps=2", "evaluation.steps is 2; expected a list of integers"),
         ("data.sparse=holes", "data.sparse is 'holes'; expected one of dense"),
     ],
 )
@@ -80,8 +90,8 @@ def test_each_mistake_is_named(tmp_path, change, message):
 
 def test_all_mistakes_at_once_with_the_file(tmp_path):
     with pytest.raises(ConfigError) as caught:
-        load(written(tmp_path, GOOD), ["training.steps=0", "data.far_code=3", "codec.text=gone"])
-    assert str(caught.value).count("\n  - ") == 3
+        load(written(tmp_path, GOOD), ["training.steps=0", "data.far_code=3", "codec.text=gone", "training.batch=7"])
+    assert str(caught.value).count("\n  - ") == 4
     assert "run.toml" in str(caught.value)
 
 
@@ -133,3 +143,13 @@ def test_shipped_configurations_are_right_but_for_paths(path):
     except ConfigError as error:
         wrong = [line for line in str(error).splitlines()[1:] if "there is nothing at" not in line]
         assert not wrong
+
+
+def test_schema_for_editors_knows_each_setting():
+    described = schema()["$defs"]
+    assert described["TrainingSection"]["properties"]["steps"] == {
+        "default": 1000, "maximum": 10**9, "minimum": 1, "title": "Steps", "type": "integer"
+    }  # fmt: skip
+    assert described["DataSection"]["properties"]["kind"]["enum"] == ["scenes", "folder", "shards", "latents"]
+    assert described["LogSection"]["properties"]["keep"]["description"] == "checkpoints to resume from"
+    assert not described["LogSection"]["additionalProperties"]
