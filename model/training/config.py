@@ -137,6 +137,8 @@ class RecipeSection:
 
     image_to_depth: Share = 0.2
     depth_to_image: Share = 0.2
+    text_to_image: Share = 0.0
+    """share of the steps of post-training without depth tokens, at less than half the cost; one process only"""
     mu: Annotated[float, Strict(), Field(ge=-10, le=10)] = 1.1
     text_dropout: Share = 0.1
     """share of samples with the empty prompt, for guidance"""
@@ -144,6 +146,8 @@ class RecipeSection:
     """image -> depth is used with the empty prompt"""
     rgb_weight: Weight = 1.0
     depth_weight: Weight = 1.0
+    border_weight: Weight = 0.0
+    """of the steps of depth across the borders of patches, against blocks"""
     distill_weight: Weight = 0.0
     """self-distillation against the frozen source"""
     distill_high: Weight = 1.0

@@ -25,7 +25,16 @@ from .config import Config, ConfigError
 from .data import Problems, StepBatches
 from .level_sampling import Levels, TaskMixture, draw_levels
 from .logs import RunLog
-from .losses import TERMS, LatentBatch, Losses, LossWeights, drop_text, joint_loss, text_to_image_loss
+from .losses import (
+    TERMS,
+    LatentBatch,
+    Losses,
+    LossWeights,
+    drop_text,
+    joint_loss,
+    text_to_image_loss,
+    valid_borders,
+)
 from .optimisation import learning_rate
 from .order import StepOrder, level_generator, sample_noise
 from .samples import HeldOut
@@ -53,8 +62,18 @@ class Trainer:
         shares = (recipe.image_to_depth, recipe.depth_to_image) if self.joint else (0.0, 0.0)
         self.mixture = TaskMixture(*shares, mu=recipe.mu)
         self.weights = LossWeights(
-            recipe.rgb_weight, recipe.depth_weight, recipe.distill_weight, recipe.distill_high, recipe.distill_low
+            recipe.rgb_weight,
+            recipe.depth_weight,
+            recipe.distill_weight,
+            recipe.distill_high,
+            recipe.distill_low,
+            recipe.border_weight,
         )
+        if self.joint and recipe.text_to_image > 0 and accelerator.num_processes > 1:
+            raise ConfigError(
+                f"recipe.text_to_image is {recipe.text_to_image} with {accelerator.num_processes} processes; steps "
+                "without depth leave weights without a gradient, which only a single process takes. Set it to 0"
+            )
         self.problems = Problems()
         self._signals: set[int] = set()  # received so far
         self._reported = 0  # step of the last report
@@ -121,9 +140,10 @@ class Trainer:
     def update(self, step: int, batches: Iterator, log: RunLog) -> None:
         """One update of the weights."""
         passes = [self._prepare(next(batches), log) for _ in self.rows]
+        joint = self.is_joint(step)
         levels, dropped = self._draw(step)
         levels = [_take(levels, rows, self.accelerator.device) for rows in self.rows]
-        if not self.joint:
+        if not joint:
             passes = [(replace(batch, depth=None), positions) for batch, positions in passes]
         counts = self._counts([batch for batch, _ in passes], levels)
         for turn, ((batch, positions), level) in enumerate(zip(passes, levels, strict=True)):
@@ -143,6 +163,11 @@ class Trainer:
         parts.optimiser.zero_grad()
         parts.averages.update(step)
 
+    def is_joint(self, step: int) -> bool:
+        """Whether a step trains depth too; `recipe.text_to_image` of those of post-training, evenly spread, do not."""
+        share = self.config.recipe.text_to_image
+        return self.joint and int((step + 1) * share) == int(step * share)
+
     def _prepare(self, batch: Any, log: RunLog) -> tuple[LatentBatch, Any]:
         log.unusable(self.problems.add(batch.unusable))
         return self.parts.encoding.to_latents(batch), batch.positions
@@ -151,7 +176,8 @@ class Trainer:
         """Levels and text dropout (1 = dropped) of all B samples of a step."""
         generator = level_generator(self.config.seed, step)
         size, recipe = self.config.training.batch, self.config.recipe
-        levels = draw_levels(size, self.mixture, generator)
+        mixture = self.mixture if self.is_joint(step) else TaskMixture(0.0, 0.0, mu=recipe.mu)
+        levels = draw_levels(size, mixture, generator)
         chance = torch.where(levels.rgb_given, recipe.text_dropout_image_to_depth, recipe.text_dropout)
         return levels, (torch.rand(size, generator=generator) < chance).float()
 
@@ -174,7 +200,7 @@ class Trainer:
         drawn = sample_noise(seed, positions, (channels, *batch.rgb.shape[2:]), device)
         noise = drawn[:, :RGB_CHANNELS], drawn[:, RGB_CHANNELS:]
         training, used = self.parts.model.training, self.parts.encoding.codecs.channels
-        if not self.joint:
+        if batch.depth is None:
             return text_to_image_loss(training, batch, levels.t_rgb, noise[0], channels=used)
         return joint_loss(training, batch, levels, *noise, self.weights, self.parts.teacher, channels=used)
 
@@ -257,13 +283,14 @@ def split_rows(config: Config, process: int, processes: int) -> list[slice]:
 
 
 def count_elements(batch: LatentBatch, levels: Levels, weights: LossWeights, channels: int) -> Tensor:
-    """(3,) elements of each of the losses' terms, known before the forward pass: those of modalities not given."""
+    """(4,) elements of each of the losses' terms, known before the forward pass: those of modalities not given."""
     of_sample = batch.rgb[0, :channels].numel()
     if batch.depth is None:
-        return torch.tensor([len(batch.rgb) * of_sample, 0.0, 0.0], device=batch.rgb.device)
+        return torch.tensor([len(batch.rgb) * of_sample, 0.0, 0.0, 0.0], device=batch.rgb.device)
     rgb = (~levels.rgb_given).sum() * of_sample
     depth = (~batch.depth.isnan() & per_sample(~levels.depth_given, batch.depth)).sum()
-    return torch.stack([rgb, depth, rgb * (weights.distill > 0)]).float()
+    borders = (valid_borders(batch.depth) & ~levels.depth_given[:, None]).sum() * (weights.border > 0)
+    return torch.stack([rgb, depth, rgb * (weights.distill > 0), borders]).float()
 
 
 def _take(levels: Levels, rows: slice, device: torch.device) -> Levels:

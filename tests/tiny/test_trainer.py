@@ -21,7 +21,7 @@ from modality_forcing.model.training import checkpoints
 from modality_forcing.model.training.__main__ import main
 from modality_forcing.model.training.config import Config, ConfigError, OptimiserSection, decisive, load
 from modality_forcing.model.training.data import DataError
-from modality_forcing.model.training.logs import read_curve
+from modality_forcing.model.training.logs import RunLog, read_curve
 from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
 from modality_forcing.model.training.optimisation import AveragedWeights, learning_rate
 from modality_forcing.model.training.trainer import FINAL, Trainer, _take, count_elements, split_rows
@@ -176,7 +176,7 @@ def test_counts_are_those_of_the_loss(path):
     levels, _ = trainer._draw(0)
     levels = _take(levels, slice(None), torch.device("cpu"))
     assert 0 < levels.rgb_given.sum() < 8 and 0 < levels.depth_given.sum() < 8
-    weights = LossWeights(distill=1.0)
+    weights = LossWeights(distill=1.0, border=1.0)
     noise = torch.randn_like(batch.rgb), torch.randn_like(batch.depth)
     teacher = lambda rgb, depth, context, t: (torch.zeros_like(rgb), None)  # noqa: E731
     losses = joint_loss(trainer.parts.model.module, batch, levels, *noise, weights, teacher)
@@ -192,6 +192,21 @@ def test_text_is_dropped_more_often_where_the_image_is_given(path):
     again, same = trainer._draw(0)
     assert torch.equal(levels.t_depth, again.t_depth) and torch.equal(dropped, same)
     assert not torch.equal(levels.t_depth, trainer._draw(1)[0].t_depth)
+
+
+def test_a_share_of_the_steps_trains_no_depth(path):
+    settings = load(path, ["recipe.text_to_image=0.4", "recipe.border_weight=1.0", "recipe.image_to_depth=0.5"])
+    trainer = Trainer(settings, cpu())
+    assert [trainer.is_joint(step) for step in range(10)] == [True, True, False, True, False] * 2
+    assert not trainer._draw(2)[0].rgb_given.any() and trainer._draw(3)[0].rgb_given.any()
+    batches, before = trainer.batches(0), {}
+    log = RunLog(trainer.folder, settings.log, 0, 10, False)
+    for step in range(3):
+        before = {name: p.detach().clone() for name, p in trainer.parts.model.module.named_parameters()}
+        trainer.update(step, batches, log)
+    moved = {n for n, p in trainer.parts.model.module.named_parameters() if not torch.equal(p, before[n])}
+    assert "img_in.weight" in moved and "single_blocks.0.linear1.weight" in moved
+    assert not any("depth" in name for name in moved)
 
 
 def test_learning_rate_by_hand():
