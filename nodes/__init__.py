@@ -5,6 +5,7 @@ from . import (
     conditions,
     depth,
     depth_files,
+    ensemble,
     images,
     latents,
     mesh,
@@ -14,6 +15,9 @@ from . import (
     pointcloud,
     previews,
     small_model,
+    tiles,
+    upscale,
+    video,
     views,
 )
 
@@ -28,3 +32,4 @@ NODES = [
 ]
 NODES += [*pictures.NODES, *depth_files.NODES, *metric.NODES, *camera.NODES]
 NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES]
+NODES += [*upscale.NODES, *ensemble.NODES, *tiles.NODES, *video.NODES]

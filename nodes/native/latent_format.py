@@ -4,6 +4,7 @@ from typing import Any
 
 import comfy.latent_formats
 import comfy.model_management
+import comfy.utils
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from ...model.depth.codec import unpatchify
 from ...model.network.config import DEPTH_CHANNELS, RGB_CHANNELS
 
 JOINT_CHANNELS = RGB_CHANNELS + DEPTH_CHANNELS
+UPSCALE_METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]  # of core's LatentUpscale
 PARTS = {"rgb": slice(0, RGB_CHANNELS), "depth": slice(RGB_CHANNELS, JOINT_CHANNELS)}  # of the joint channels
 
 
@@ -53,3 +55,8 @@ def scale_depth(latent: Tensor, factor: float) -> Tensor:
     if factor == 1:
         return latent
     return torch.cat([latent[:, PARTS["rgb"]], latent[:, PARTS["depth"]] * factor], dim=1)
+
+
+def resize_latent(latent: Tensor, w: int, h: int, method: str) -> Tensor:
+    """A plain latent (B,C,h,w) of another size, as core's LatentUpscale makes it."""
+    return comfy.utils.common_upscale(latent, w, h, method, "disabled")

@@ -65,6 +65,18 @@ class SaveGeometry(io.ComfyNode):
         return io.NodeOutput()
 
 
+class SaveDepth(io.ComfyNode):
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Custom("MOGE_GEOMETRY").Input("geometry"), io.String.Input("file")]
+        return _schema("TestSaveDepth", inputs, [], output_node=True)
+
+    @classmethod
+    def execute(cls, geometry, file):
+        save_file({"depth": geometry["depth"].contiguous()}, Path(file))
+        return io.NodeOutput()
+
+
 class SaveImage(io.ComfyNode):
     @classmethod
     def define_schema(cls):
@@ -164,6 +176,7 @@ class TestExtension(ComfyExtension):
             _loader("TestNoise", io.Noise, FixedNoise),
             SaveLatent,
             SaveGeometry,
+            SaveDepth,
             SaveImage,
             PartialLoad,
             GaussianModel,

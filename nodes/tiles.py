@@ -1,0 +1,66 @@
+"""Image -> depth of pictures larger than the model was trained at."""
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..model.depth.tiles import count_tiles, tiled
+from .image_to_depth import GEOMETRY_OUTPUT, at_once_input, fov_input, geometry_of, run_inputs
+from .native.image_to_depth import ImageToDepth
+from .sockets import CATEGORY
+
+
+class TiledDepth(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingTiledDepth",
+            display_name="Depth in Tiles (image to depth)",
+            category=CATEGORY,
+            description="Estimates the depth of a large image: once small, as a whole, then tile by tile for detail. "
+            "All tiles share the scale of the whole. Memory is that of one tile.",
+            inputs=[
+                *run_inputs("One or a batch, of any size."),
+                io.Int.Input(
+                    "tile",
+                    default=512,
+                    min=64,
+                    max=4096,
+                    step=16,
+                    tooltip="Side of a tile in pixels: the size that the model was trained at. Images that fit into "
+                    "one tile are estimated as a whole.",
+                ),
+                io.Int.Input(
+                    "overlap",
+                    default=256,
+                    min=0,
+                    max=2048,
+                    step=16,
+                    tooltip="Pixels that neighbouring tiles share. Half a tile is best; less is faster.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=0.25,
+                    min=0.01,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the steps that each tile takes, from the whole image's depth. More adds more of "
+                    "its own; 1 starts each tile from noise.",
+                ),
+                at_once_input(),
+                fov_input(),
+            ],
+            outputs=[GEOMETRY_OUTPUT],
+        )
+
+    @classmethod
+    def execute(
+        cls, image: Tensor, vae, noise, guider, sampler, sigmas, tile, overlap, denoise, at_once, fov_x_deg
+    ) -> io.NodeOutput:
+        estimates = len(image) * count_tiles(*image.shape[1:3], tile, overlap)
+        estimate = ImageToDepth(noise, guider, sampler, sigmas, vae, at_once=at_once, estimates=estimates)
+        depth, valid = tiled(estimate, image[..., :3].cpu(), tile, overlap, denoise)
+        return io.NodeOutput(geometry_of(torch.where(valid, depth, torch.nan), image, fov_x_deg))
+
+
+NODES = [TiledDepth]

@@ -1,0 +1,55 @@
+"""Joint and depth latents of another size."""
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..model.depth.enlarging import resize_codes
+from .latents import modality_latent
+from .native.latent_format import JOINT_CHANNELS, PARTS, UPSCALE_METHODS, resize_latent
+from .sockets import CATEGORY
+
+
+class UpscaleLatent(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingUpscaleLatent",
+            display_name="Upscale RGB-D Latent",
+            category=CATEGORY,
+            description="Makes a joint or depth latent larger or smaller, for a second pass at a denoise below 1: RGB "
+            "as core's 'Upscale Latent By', depth as the pixels that it is. Core's own nodes tear depth's patches.",
+            inputs=[
+                io.Latent.Input("latent", tooltip="Joint latent, 384 channels, or depth latent, 256."),
+                io.Combo.Input(
+                    "upscale_method",
+                    options=UPSCALE_METHODS,
+                    default="bislerp",
+                    tooltip="For RGB, as in core. Depth is bilinear between known pixels, nearest when it shrinks.",
+                ),
+                io.Float.Input(
+                    "scale_by",
+                    default=1.5,
+                    min=0.01,
+                    max=8.0,
+                    step=0.01,
+                    tooltip="Times the size; the result is rounded to whole cells of 16 pixels.",
+                ),
+            ],
+            outputs=[io.Latent.Output(id="upscaled", display_name="latent")],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict[str, Any], upscale_method: str, scale_by: float) -> io.NodeOutput:
+        samples = latent["samples"]
+        depth = modality_latent(latent, "depth")
+        h, w = (max(1, round(size * scale_by)) for size in depth.shape[-2:])
+        resized = resize_codes(depth, h, w)
+        if samples.shape[1] == JOINT_CHANNELS:
+            rgb = resize_latent(samples[:, PARTS["rgb"]], w, h, upscale_method)
+            resized = torch.cat([rgb, resized.to(rgb)], dim=1)
+        return io.NodeOutput({**latent, "samples": resized})
+
+
+NODES = [UpscaleLatent]
