@@ -16,7 +16,9 @@ def main() -> int:
     tasks = parser.add_subparsers(dest="task", required=True)
     demo = tasks.add_parser("demo", help="run the shipped workflows and show where the results are")
     demo.add_argument("then", nargs="?", choices=["serve"], help="leave the server open afterwards")
-    serve = tasks.add_parser("serve", help="a ComfyUI with this pack at a local address")
+    serve = tasks.add_parser(
+        "serve", help="a ComfyUI with this pack at a local address; further arguments go to ComfyUI", allow_abbrev=False
+    )
     serve.add_argument("--port", default="8188", help="8188 unless given")
     tasks.add_parser("test", help="all checks; further arguments go to pytest", add_help=False)
     for room, what in (
@@ -27,7 +29,7 @@ def main() -> int:
         named = tasks.add_parser(room, help=f"{what}; further arguments go to it", add_help=False)
         named.add_argument("name", nargs="?")
     options, rest = parser.parse_known_args()
-    if rest and options.task in ("demo", "serve"):
+    if rest and options.task == "demo":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     return start(options.task, sys.argv[2:])
 
@@ -38,10 +40,13 @@ def start(task: str, arguments: list) -> int:
     from tasks.host.environment import prepare
 
     try:
-        environment = prepare(for_tests=task == "test")
+        environment = prepare(for_checks=task not in ("demo", "serve"))
     except TaskError as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nstopped; the same command again goes on where this one was", file=sys.stderr)
+        return 130
     command = [str(environment.python), "-m", f"tasks.{task}", *arguments]
     variables = child_environment(environment.host.path, environment.python)
     process = subprocess.Popen(command, cwd=ROOT, env=variables)

@@ -4,7 +4,7 @@ import importlib
 import sys
 import types
 
-from . import ROOT, TaskError
+from . import ROOT
 
 PACKAGE = "modality_forcing"
 
@@ -33,8 +33,10 @@ def run_from(room: str, arguments: list[str]) -> int:
         print(f"run.py {room} NAME, where NAME is one of: {', '.join(names)}", file=sys.stderr)
         return 2
     import_as_package()
+    # Of the package's copy of `tasks`, which is another one than this.
+    task_error = importlib.import_module(f"{PACKAGE}.tasks").TaskError
     try:
         return importlib.import_module(f"{PACKAGE}.tasks.{room}.{arguments[0]}").main(arguments[1:]) or 0
-    except TaskError as error:
+    except task_error as error:
         print(error, file=sys.stderr)
         return 1

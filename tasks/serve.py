@@ -1,4 +1,4 @@
-"""``run.py serve``: ComfyUI with this pack, until Ctrl-C."""
+"""``run.py serve [ComfyUI's own flags]``: ComfyUI with this pack, with live previews, until Ctrl-C."""
 
 import argparse
 import socket
@@ -9,19 +9,22 @@ from . import HOST_VARIABLE, ROOT, WORK, TaskError, end_on_terminate, named_path
 from .host.hosts import host_suffix
 from .host.server import Server
 
+PREVIEWS = ("--preview-method", "auto")  # ComfyUI's own default is to show none
 
-def user_server(port: int = 0) -> Server:
+
+def user_server(port: int = 0, arguments: list[str] = ()) -> Server:
     """A server for a person: the host's own folders if the pack is installed in it, else a folder of ours that stays.
 
-    The models of a host that someone named are offered as well.
+    The models of a host that someone named are offered as well. ``arguments`` are ComfyUI's, of which the last counts.
     """
     host = named_path(HOST_VARIABLE)
+    flags = (*PREVIEWS, *arguments)
     if ROOT.parent == host / "custom_nodes":
         WORK.mkdir(exist_ok=True)
-        return Server(None, port=port, log=WORK / "server.log")
+        return Server(None, port=port, arguments=flags, log=WORK / "server.log")
     suffix = host_suffix(host)
     extra_models = host if suffix and (host / "models").is_dir() else None
-    return Server(WORK / f"base{suffix}", port=port, extra_models=extra_models)
+    return Server(WORK / f"base{suffix}", port=port, arguments=flags, extra_models=extra_models)
 
 
 def stay(server: Server) -> None:
@@ -52,13 +55,13 @@ def free_port_from(port: int) -> int:
 
 def main() -> int:
     """Serve; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="run.py serve", description=__doc__)
+    parser = argparse.ArgumentParser(prog="run.py serve", description=__doc__, allow_abbrev=False)
     parser.add_argument("--port", type=int)
-    options = parser.parse_args()
+    options, flags = parser.parse_known_args()
     end_on_terminate()
     try:
         print(f"starting ComfyUI from {named_path(HOST_VARIABLE)} ...", flush=True)
-        with user_server(options.port or free_port_from(8188)) as server:
+        with user_server(options.port or free_port_from(8188), flags) as server:
             stay(server)
     except TaskError as error:
         print(error, file=sys.stderr)

@@ -1,15 +1,16 @@
 """``run.py test``: lint, the web tests, then pytest with the arguments given."""
 
 import importlib.util
-import os
 import shutil
 import subprocess
 import sys
+from pathlib import PurePath
 
 from . import ROOT, TaskError, end_on_terminate
 from .host.browser import ensure_browser
 
-NEEDED = ("pytest", "ruff", "playwright")
+NEEDED = ("pytest", "pytest_timeout", "ruff", "playwright")
+PURE_LIMIT_S = "10"
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(arguments: list[str]) -> int:
         print(error)
     ruff = [sys.executable, "-m", "ruff"]
     statuses = [_call([*ruff, "check", "."]), _call([*ruff, "format", "--check", "."]), _web_tests()]
-    statuses.append(_call([sys.executable, "-m", "pytest", *arguments]))
+    statuses.append(_call([sys.executable, "-m", "pytest", "--pure-limit", PURE_LIMIT_S, *arguments]))
     if any(statuses[:-1]):
         print("run.py test: a check before pytest failed, see above", file=sys.stderr)
     return next((status for status in reversed(statuses) if status), 0)
@@ -47,8 +48,14 @@ def _web_tests() -> int:
 
 
 def _call(command: list) -> int:
-    print("$", *(os.path.relpath(part, ROOT) if os.path.isabs(part) else part for part in command), flush=True)
+    print("$", *map(shown, command), flush=True)
     return subprocess.run([str(part) for part in command], cwd=ROOT).returncode
+
+
+def shown(part: str | PurePath, root: PurePath = ROOT) -> str:
+    """A part of a command as it is printed: paths in the repository from there, others (on other drives) whole."""
+    path = type(root)(part)
+    return str(path.relative_to(root)) if path.is_absolute() and path.is_relative_to(root) else str(part)
 
 
 if __name__ == "__main__":

@@ -39,13 +39,19 @@ def find_browser() -> Path | None:
 
 
 def ensure_browser() -> Path:
-    """The executable; where we are root on Debian it is installed if missing. TaskError says what else to do."""
+    """The executable; where we are root on Debian it is installed for the whole system, which is said beforehand.
+
+    TaskError says what else to do.
+    """
     browser = find_browser()
     if browser is not None:
         return browser
     if not (sys.platform == "linux" and shutil.which("apt-get") and os.geteuid() == 0):
         raise TaskError("The browser tests are left out: install Chromium, Chrome or Edge to run them.")
-    print("set-up: install chromium ...", flush=True)
+    print(
+        "set-up: no browser here, and this is root on Debian: apt-get installs chromium for the whole system",
+        flush=True,
+    )
     quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     subprocess.run(["apt-get", "update", "-qq"], **quiet)
     installed = subprocess.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "chromium"], **quiet)

