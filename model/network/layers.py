@@ -2,35 +2,26 @@
 
 Letters in shape comments: B batch, L tokens, D hidden width, N heads, d head size, M width of the MLP.
 Layers with weights come from `operations` (an object with a `Linear` class: torch.nn, or a host's own), so that a host
-can offload, quantise or patch them; small parameters are cast where they are used, because hosts do not move them.
+can offload, quantise or patch them; what is computed between them comes from `kernels` (see there), so that a host can
+fuse it. Small parameters are cast where they are used, because hosts do not move them.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-AttentionFunction = Callable[..., Tensor]
-NORM_EPS = 1e-6
+from .kernels import Kernels, Options, Table
 
 
 class Modulation(NamedTuple):
-    """Adaptive layer norm parameters, each (B,1,D), or (B,L,D) where they differ between tokens."""
+    """Adaptive layer norm parameters, each (B,1,D); `scale` as `Kernels.prepare_scale` left it."""
 
     shift: Tensor
     scale: Tensor
     gate: Tensor
-
-    def apply(self, x: Tensor) -> Tensor:
-        return modulate(x, self.shift, self.scale)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """(1 + scale) * LayerNorm(x) + shift, with no learned affine part."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
 
 
 def timestep_embedding(t: Tensor, width: int = 256, max_period: float = 10000.0) -> Tensor:
@@ -42,40 +33,12 @@ def timestep_embedding(t: Tensor, width: int = 256, max_period: float = 10000.0)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def rotary_table(ids: Tensor, head_size: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary embedding (RoFormer, arXiv 2104.09864) over 4 position axes.
-
-    ids: (L,4) positions (time, row, column, sequence) -> two (L,d/2) float32 tables; each axis owns d/8 pairs.
-    """
-    axis = head_size // ids.shape[-1]
-    exponents = torch.arange(0, axis, 2, dtype=torch.float32, device=ids.device) / axis
-    angles = ids.float()[:, :, None] * (1.0 / theta**exponents)  # (L,4,d/8)
-    angles = angles.flatten(1)  # (L,d/2)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Rotate interleaved pairs of x (B,N,L,d) by the table's angles, in float32."""
-    cos, sin = table
-    even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)  # (B,N,L,d/2) each
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x.dtype)
-
-
-def torch_attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[str, Any]) -> Tensor:
-    """Scaled dot-product attention. q, k, v: (B,N,L,d) -> (B,L,D)."""
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
 class RMSNorm(nn.Module):
-    """Root-mean-square norm over the last axis, computed in float32. FLUX.2 files call the parameter `scale`."""
+    """The learned scale of a root-mean-square norm over the last axis. FLUX.2 files call the parameter `scale`."""
 
     def __init__(self, size: int, dtype: torch.dtype | None = None, device: Any = None) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(size, dtype=dtype, device=device))
-
-    def forward(self, x: Tensor) -> Tensor:
-        scale = self.scale.to(device=x.device, dtype=torch.float32)
-        return F.rms_norm(x.float(), x.shape[-1:], scale, NORM_EPS).to(x.dtype)
 
 
 class QKNorm(nn.Module):
@@ -85,6 +48,9 @@ class QKNorm(nn.Module):
         super().__init__()
         self.query_norm = RMSNorm(head_size, dtype, device)
         self.key_norm = RMSNorm(head_size, dtype, device)
+
+    def forward(self, q: Tensor, k: Tensor, table: Table | None, kernels: Kernels) -> tuple[Tensor, Tensor]:
+        return kernels.norm(q, k, self.query_norm.scale, self.key_norm.scale, table)
 
 
 class Embedder(nn.Module):
@@ -107,9 +73,10 @@ class ModulationLayer(nn.Module):
         self.count = count
         self.lin = operations.Linear(hidden_size, 3 * count * hidden_size, bias=False, **kwargs)
 
-    def forward(self, vec: Tensor) -> list[Modulation]:
+    def forward(self, vec: Tensor, kernels: Kernels) -> list[Modulation]:
         chunks = self.lin(F.silu(vec))[:, None].chunk(3 * self.count, dim=-1)  # each (B,1,D)
-        return [Modulation(*chunks[3 * i : 3 * i + 3]) for i in range(self.count)]
+        thirds = (chunks[3 * i : 3 * i + 3] for i in range(self.count))
+        return [Modulation(shift, kernels.prepare_scale(scale), gate) for shift, scale, gate in thirds]
 
 
 class StreamAttention(nn.Module):
@@ -122,21 +89,21 @@ class StreamAttention(nn.Module):
         self.norm = QKNorm(head_size, **_small(kwargs))
         self.proj = operations.Linear(hidden_size, hidden_size, bias=False, **kwargs)
 
-    def heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x: (B,L,D) -> normalised q, k and v, each (B,N,L,d)."""
-        return split_heads(self.qkv(x), self.head_size, self.norm)
+    def heads(self, x: Tensor, table: Table | None, kernels: Kernels) -> tuple[Tensor, Tensor, Tensor]:
+        """x: (B,L,D) -> normalised q, k and v, each (B,N,L,d); q and k rotated where there is a table."""
+        q, k, v = split_heads(self.qkv(x), self.head_size)
+        return *self.norm(q, k, table, kernels), v
 
 
-def split_heads(qkv: Tensor, head_size: int, norm: QKNorm) -> tuple[Tensor, Tensor, Tensor]:
-    """qkv: (B,L,3D), laid out q | k | v and then heads -> q, k (normalised) and v, each (B,N,L,d)."""
-    q, k, v = qkv.unflatten(-1, (3, -1, head_size)).permute(2, 0, 3, 1, 4)
-    return norm.query_norm(q), norm.key_norm(k), v
+def split_heads(qkv: Tensor, head_size: int) -> tuple[Tensor, ...]:
+    """qkv: (B,L,3D), laid out q | k | v and then heads -> q, k and v, each (B,N,L,d)."""
+    return qkv.unflatten(-1, (3, -1, head_size)).permute(2, 0, 3, 1, 4).unbind()
 
 
 def gated(x: Tensor) -> Tensor:
     """SwiGLU: (…,2M) laid out a | b -> SiLU(a) * b."""
     a, b = x.chunk(2, dim=-1)
-    return F.silu(a) * b
+    return F.silu(a).mul_(b)
 
 
 class GatedMLP(nn.Sequential):
@@ -168,27 +135,41 @@ class DoubleBlock(nn.Module):
         self,
         tokens: dict[str, Tensor],
         modulations: dict[str, list[Modulation]],
-        rotary: tuple[Tensor, Tensor],
-        attention: AttentionFunction,
-        transformer_options: dict[str, Any],
+        table: Table,
+        kernels: Kernels,
+        options: Options,
     ) -> dict[str, Tensor]:
         """tokens: stream -> (B,L_s,D); modulations: stream -> [attention's, MLP's]. Returns the new tokens."""
-        layers: dict[str, StreamAttention] = {name: getattr(self, f"{name}_attn") for name in tokens}
-        heads = [layer.heads(modulations[name][0].apply(tokens[name])) for name, layer in layers.items()]
-        q, k, v = (torch.cat(parts, dim=2) for parts in zip(*heads, strict=True))  # (B,N,L,d)
-        joint = attention(rotate(q, rotary), rotate(k, rotary), v, transformer_options)  # (B,L,D)
-
+        lengths = {name: x.shape[1] for name, x in tokens.items()}
+        attended = self._attend(tokens, modulations, table, kernels, options).split(list(lengths.values()), dim=1)
         result = {}
-        lengths = [x.shape[1] for x in tokens.values()]
-        for (name, x), attended in zip(tokens.items(), joint.split(lengths, dim=1), strict=True):
+        for (name, x), part in zip(tokens.items(), attended, strict=True):
             of_attention, of_mlp = modulations[name]
-            x = torch.addcmul(x, of_attention.gate, layers[name].proj(attended))
-            result[name] = torch.addcmul(x, of_mlp.gate, getattr(self, f"{name}_mlp")(of_mlp.apply(x)))
+            x = torch.addcmul(x, of_attention.gate, getattr(self, f"{name}_attn").proj(part))
+            y = getattr(self, f"{name}_mlp")(kernels.modulate(x, of_mlp.shift, of_mlp.scale))
+            result[name] = torch.addcmul(x, of_mlp.gate, y)
         return result
+
+    def _attend(self, tokens, modulations, table, kernels, options) -> Tensor:
+        """Joint attention over all streams, in their order: (B,L,D)."""
+        early = kernels.rotates_early(options)
+        heads, start = [], 0
+        for name, x in tokens.items():
+            of_attention, stop = modulations[name][0], start + x.shape[1]
+            y = kernels.modulate(x, of_attention.shift, of_attention.scale)
+            part = kernels.part(table, start, stop) if early else None
+            heads.append(getattr(self, f"{name}_attn").heads(y, part, kernels))
+            start = stop
+        q, k, v = (torch.cat(parts, dim=2) for parts in zip(*heads, strict=True))  # (B,N,L,d)
+        del heads
+        return kernels.attention(q, k, v, None if early else table, options)
 
 
 class SingleBlock(nn.Module):
-    """Attention and MLP in parallel on one sequence (ViT-22B, arXiv 2302.05442)."""
+    """Attention and MLP in parallel on one sequence (ViT-22B, arXiv 2302.05442).
+
+    The sequence comes in parts, one after the other, each with a modulation of its own.
+    """
 
     def __init__(self, hidden_size: int, mlp_size: int, head_size: int, operations: Any, **kwargs: Any) -> None:
         super().__init__()
@@ -200,18 +181,32 @@ class SingleBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        modulation: Modulation,
-        rotary: tuple[Tensor, Tensor],
-        attention: AttentionFunction,
-        transformer_options: dict[str, Any],
-    ) -> Tensor:
-        """x: (B,L,D) -> (B,L,D)."""
-        qkv, mlp = self.linear1(modulation.apply(x)).split(self.sizes, dim=-1)
-        q, k, v = split_heads(qkv, self.head_size, self.norm)
-        attended = attention(rotate(q, rotary), rotate(k, rotary), v, transformer_options)  # (B,L,D)
-        out = self.linear2(torch.cat([attended, gated(mlp)], dim=-1))
-        return torch.addcmul(x, modulation.gate, out)
+        parts: dict[str, Tensor],
+        modulations: dict[str, Modulation],
+        table: Table,
+        kernels: Kernels,
+        options: Options,
+        wanted: str | None = None,
+    ) -> dict[str, Tensor]:
+        """parts: name -> (B,L_p,D); a modulation for each. Returns the new parts, or only the one that is wanted."""
+        spans, stop = {}, 0
+        for name, x in parts.items():
+            spans[name] = slice(stop, stop := stop + x.shape[1])
+        y = [kernels.modulate(x, modulations[name].shift, modulations[name].scale) for name, x in parts.items()]
+        qkv, mlp = self.linear1(torch.cat(y, dim=1) if len(y) > 1 else y[0]).split(self.sizes, dim=-1)
+        del y
+        early = wanted is not None or kernels.rotates_early(options)
+        q, k, v = split_heads(qkv, self.head_size)
+        q, k = self.norm(q, k, table if early else None, kernels)
+        if wanted is not None:
+            q, mlp = q[:, :, spans[wanted]], mlp[:, spans[wanted]]
+            parts, spans = {wanted: parts[wanted]}, {wanted: slice(None)}
+        attended = kernels.attention(q, k, v, None if early else table, options)  # (B,L,D)
+        del q, k, v, qkv
+        hidden = gated(mlp)
+        del mlp
+        out = self.linear2(torch.cat([attended, hidden], dim=-1))
+        return {name: torch.addcmul(x, modulations[name].gate, out[:, spans[name]]) for name, x in parts.items()}
 
 
 class Head(nn.Module):
@@ -224,9 +219,9 @@ class Head(nn.Module):
             nn.SiLU(), operations.Linear(hidden_size, 2 * hidden_size, bias=False, **kwargs)
         )
 
-    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+    def forward(self, x: Tensor, vec: Tensor, kernels: Kernels) -> Tensor:
         shift, scale = self.adaLN_modulation(vec)[:, None].chunk(2, dim=-1)
-        return self.linear(modulate(x, shift, scale))
+        return self.linear(kernels.modulate(x, shift, kernels.prepare_scale(scale)))
 
 
 def _small(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Letters in shape comments: B batch, h and w latent rows and columns, C channels, L tokens, D hidden width.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -10,21 +11,12 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .config import TransformerConfig
-from .layers import (
-    AttentionFunction,
-    DoubleBlock,
-    Embedder,
-    Head,
-    Modulation,
-    ModulationLayer,
-    SingleBlock,
-    rotary_table,
-    timestep_embedding,
-    torch_attention,
-)
+from .kernels import Kernels, Options, Table
+from .layers import DoubleBlock, Embedder, Head, ModulationLayer, SingleBlock, timestep_embedding
 
 TIMESTEP_WIDTH = 256
 IMAGE_TIME, DEPTH_TIME = 0, 1  # first rotary axis: tells the two modalities apart at the same row and column
+MODALITIES = ("rgb", "depth")
 
 
 class ModalityForcingTransformer(nn.Module):
@@ -34,7 +26,7 @@ class ModalityForcingTransformer(nn.Module):
     configuration without depth) the same weights are a plain FLUX.2 text-to-image transformer.
     """
 
-    attention: AttentionFunction = staticmethod(torch_attention)
+    kernels = Kernels()
     gradient_checkpointing: bool = False  # keep only the blocks' inputs and run each block again in the backward pass
 
     def __init__(
@@ -100,8 +92,9 @@ class ModalityForcingTransformer(nn.Module):
         t_depth: Tensor | None = None,
         *,
         control: dict[str, Any] | None = None,
-        transformer_options: dict[str, Any] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+        transformer_options: Options | None = None,
+        wanted: Collection[str] = MODALITIES,
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Predict both modalities.
 
         Args:
@@ -111,9 +104,11 @@ class ModalityForcingTransformer(nn.Module):
             t_rgb, t_depth: (B,) noise levels, 0 clean to 1 noise.
             control: ComfyUI control residuals for the image tokens.
             transformer_options: ComfyUI's dictionary of block replacements and attention overrides.
+            wanted: the modalities to predict. What only the other one needs is not computed.
 
         Returns:
-            RGB velocity (B,128,h,w) in the dtype of rgb, and clean depth (B,256,h,w) in float32 (None without depth).
+            RGB velocity (B,128,h,w) in the dtype of rgb, and clean depth (B,256,h,w) in float32. None for what is not
+            wanted, and for depth without depth tokens.
         """
         options = dict(transformer_options or {})
         h, w = rgb.shape[-2:]
@@ -121,15 +116,21 @@ class ModalityForcingTransformer(nn.Module):
         if depth is not None:
             tokens["depth"] = self.depth_in(to_tokens(depth.to(rgb.dtype)))
         vec_rgb, vec_depth = self._condition(t_rgb, t_depth if depth is not None else None, rgb.dtype)
-        rotary = rotary_table(position_ids(tokens, h, w), self.config.head_size, self.config.rope_theta)
+        tokens, ids = self.kernels.embedded(tokens, position_ids(tokens, h, w), options)
+        table = self.kernels.rotary(torch.cat(list(ids.values())), self.config.head_size, self.config.rope_theta)
 
-        tokens = self._double(tokens, vec_rgb, vec_depth, rotary, control, options)
-        tokens = self._single(tokens, vec_rgb, vec_depth, rotary, control, options)
-        rgb_velocity = to_latent(self.final_layer(tokens["img"], vec_rgb), h, w)
-        if depth is None:
-            return rgb_velocity, None
-        decoded = self._decode_depth(tokens["depth"], vec_depth, rotary, options)
-        return rgb_velocity, to_latent(self.depth_final_layer(decoded.float(), vec_depth.float()), h, w)
+        tokens = self._double(tokens, vec_rgb, vec_depth, table, control, options)
+        last = next(iter(wanted)) if len(wanted) == 1 and depth is not None else None
+        parts = self._single(tokens, vec_rgb, vec_depth, table, control, options, last)
+        del tokens
+        rgb_velocity = depth_x0 = None
+        if "rgb" in wanted:
+            image = parts.pop("rgb")[:, -h * w :]
+            rgb_velocity = to_latent(self.final_layer(image, vec_rgb, self.kernels), h, w)
+        if "depth" in wanted and depth is not None:
+            decoded = self._decode_depth(parts.pop("depth"), vec_depth, table, options)
+            depth_x0 = to_latent(self.depth_final_layer(decoded.float(), vec_depth.float(), self.kernels), h, w)
+        return rgb_velocity, depth_x0
 
     def _condition(self, t_rgb: Tensor, t_depth: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
         """Conditioning vectors (B,D) of the two modalities; each also sees the other's level in "v2" models."""
@@ -144,13 +145,17 @@ class ModalityForcingTransformer(nn.Module):
             vec_depth = vec_depth + self.cross_alpha_depth.to(vec_depth) * self.time_in_rgb_to_depth(of_rgb)
         return vec_rgb, vec_depth
 
-    def _double(self, tokens, vec_rgb, vec_depth, rotary, control, options) -> dict[str, Tensor]:
+    def _double(self, tokens, vec_rgb, vec_depth, table, control, options) -> dict[str, Tensor]:
         """The double blocks. `options` may replace a block, as ComfyUI's `patches_replace` does for FLUX."""
         modulations = {
-            name: getattr(self, f"double_stream_modulation_{name}")(vec_depth if name == "depth" else vec_rgb)
+            name: getattr(self, f"double_stream_modulation_{name}")(
+                vec_depth if name == "depth" else vec_rgb, self.kernels
+            )
             for name in tokens
         }
+        text = tokens["txt"].shape[1]
         options.update(block_type="double", total_blocks=len(self.double_blocks))
+        options["img_slice"] = [text, text + tokens["img"].shape[1]]
         for i, block in enumerate(self.double_blocks):
             options["block_index"] = i
 
@@ -158,50 +163,65 @@ class ModalityForcingTransformer(nn.Module):
                 streams = {name: args[name] for name in modulations}
                 return self._run(block, streams, args["vec"], args["pe"], args["transformer_options"])
 
-            args = {**tokens, "vec": modulations, "pe": rotary, "transformer_options": options}
-            out = _replaceable(run, ("double_block", i), args, options)
+            replacement = _replacement(("double_block", i), options)
+            args = {**tokens, "vec": modulations, "pe": table, "transformer_options": options}
+            out = run(args) if replacement is None else replacement(args, {"original_block": run})
             tokens = {name: out[name] for name in tokens}
+            del args, out
             tokens["img"] = _add_control(tokens["img"], control, "input", i)
         return tokens
 
-    def _single(self, tokens, vec_rgb, vec_depth, rotary, control, options) -> dict[str, Tensor]:
-        """The single blocks, over the concatenation [text, image, depth]."""
-        lengths = [x.shape[1] for x in tokens.values()]
-        (modulation,) = self.single_stream_modulation(vec_rgb)
+    def _single(self, tokens, vec_rgb, vec_depth, table, control, options, last) -> dict[str, Tensor]:
+        """The single blocks, over [text, image] at the RGB level, then depth at its own: parts "rgb" and "depth".
+
+        `last`: the only part that anything reads of the last block, or None.
+        """
+        text = tokens["txt"].shape[1]
+        parts = {"rgb": torch.cat([tokens.pop("txt"), tokens.pop("img")], dim=1)}
+        modulations = {"rgb": self.single_stream_modulation(vec_rgb, self.kernels)[0]}
         if "depth" in tokens:
-            (of_depth,) = self.single_stream_modulation_depth(vec_depth)
-            modulation = _per_token(modulation, sum(lengths[:-1]), of_depth, lengths[-1])
-        x = torch.cat(list(tokens.values()), dim=1)  # (B,L,D)
-        image = slice(lengths[0], lengths[0] + lengths[1])
-        options.update(
-            block_type="single", total_blocks=len(self.single_blocks), img_slice=[lengths[0], lengths[0] + lengths[1]]
-        )
+            parts["depth"] = tokens.pop("depth")
+            modulations["depth"] = self.single_stream_modulation_depth(vec_depth, self.kernels)[0]
+        lengths = [x.shape[1] for x in parts.values()]
+        if options.get("patches") or options.get("patches_replace"):
+            last = None  # they expect whole sequences
+        options.update(block_type="single", total_blocks=len(self.single_blocks))
         for i, block in enumerate(self.single_blocks):
             options["block_index"] = i
 
             def run(args: dict[str, Any], block: SingleBlock = block) -> dict[str, Tensor]:
-                return {"img": self._run(block, args["img"], args["vec"], args["pe"], args["transformer_options"])}
+                whole = dict(zip(modulations, args["img"].split(lengths, dim=1), strict=True))
+                out = self._run(block, whole, args["vec"], args["pe"], args["transformer_options"])
+                return {"img": torch.cat(list(out.values()), dim=1)}
 
-            args = {"img": x, "vec": modulation, "pe": rotary, "transformer_options": options}
-            x = _replaceable(run, ("single_block", i), args, options)["img"]
-            if control is not None:
-                x = torch.cat(
-                    [x[:, : image.start], _add_control(x[:, image], control, "output", i), x[:, image.stop :]], 1
-                )
-        return dict(zip(tokens, x.split(lengths, dim=1), strict=True))
+            replacement = _replacement(("single_block", i), options)
+            if replacement is None:
+                only = last if i == len(self.single_blocks) - 1 else None
+                parts = self._run(block, parts, modulations, table, options, only)
+            else:
+                args = {"img": torch.cat(list(parts.values()), dim=1), "vec": modulations, "pe": table}
+                out = replacement({**args, "transformer_options": options}, {"original_block": run})
+                parts = dict(zip(modulations, out["img"].split(lengths, dim=1), strict=True))
+            if "rgb" in parts:
+                parts["rgb"] = _add_control(parts["rgb"], control, "output", i, start=text)
+        return parts
 
-    def _decode_depth(self, x: Tensor, vec_depth: Tensor, rotary: tuple[Tensor, Tensor], options: dict) -> Tensor:
+    def _decode_depth(self, x: Tensor, vec_depth: Tensor, table: Table, options: Options) -> Tensor:
         """The depth decoder: single blocks over the depth tokens alone, which are the last of the sequence."""
-        (modulation,) = self.depth_decoder_modulation(vec_depth)
-        table = (rotary[0][-x.shape[1] :], rotary[1][-x.shape[1] :])
+        if not len(self.depth_decoder_blocks):
+            return x
+        modulations = {"depth": self.depth_decoder_modulation(vec_depth, self.kernels)[0]}
+        table = self.kernels.part(table, -x.shape[1], None)
         options.update(block_type="depth_decoder", total_blocks=len(self.depth_decoder_blocks))
+        options["img_slice"] = [0, x.shape[1]]
+        parts = {"depth": x}
         for i, block in enumerate(self.depth_decoder_blocks):
             options["block_index"] = i
-            x = self._run(block, x, modulation, table, options)
-        return x
+            parts = self._run(block, parts, modulations, table, options)
+        return parts["depth"]
 
-    def _run(self, block: nn.Module, tokens: Any, modulation: Any, rotary: Any, options: dict[str, Any]) -> Any:
-        args = (tokens, modulation, rotary, self.attention, options)
+    def _run(self, block: nn.Module, tokens: Any, modulations: Any, table: Table, options: Options, *more: Any) -> Any:
+        args = (tokens, modulations, table, self.kernels, options, *more)
         if self.gradient_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
@@ -217,40 +237,31 @@ def to_latent(tokens: Tensor, h: int, w: int) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, (h, w))
 
 
-def position_ids(tokens: dict[str, Tensor], h: int, w: int) -> Tensor:
-    """Rotary ids (L,4), axes (time, row, column, sequence): text counts on the last axis, grids on the middle two."""
+def position_ids(tokens: dict[str, Tensor], h: int, w: int) -> dict[str, Tensor]:
+    """Rotary ids (L_s,4) of each stream, axes (time, row, column, sequence): text counts on the last, grids on the
+    middle two."""
     device = tokens["img"].device
     text = torch.zeros(tokens["txt"].shape[1], 4, device=device)
     text[:, 3] = torch.arange(text.shape[0], device=device)
     rows, columns = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
-    parts = [text]
-    for time in (IMAGE_TIME, DEPTH_TIME)[: len(tokens) - 1]:
-        grid = torch.stack([torch.full_like(rows, time), rows, columns, torch.zeros_like(rows)], dim=-1)  # (h,w,4)
-        parts.append(grid.flatten(0, 1).float())
-    return torch.cat(parts)
+    ids = {"txt": text}
+    for name, time in (("img", IMAGE_TIME), ("depth", DEPTH_TIME)):
+        if name in tokens:
+            grid = torch.stack([torch.full_like(rows, time), rows, columns, torch.zeros_like(rows)], dim=-1)  # (h,w,4)
+            ids[name] = grid.flatten(0, 1).float()
+    return ids
 
 
-def _per_token(first: Modulation, first_length: int, second: Modulation, second_length: int) -> Modulation:
-    """One modulation for a sequence whose first tokens follow `first` and the others `second`: fields (B,L,D)."""
-    return Modulation(
-        *(
-            torch.cat([a.expand(-1, first_length, -1), b.expand(-1, second_length, -1)], dim=1)
-            for a, b in zip(first, second, strict=True)
-        )
-    )
+def _replacement(key: tuple[str, int], options: Options) -> Any:
+    """What the host put in a block's place (ComfyUI's `patches_replace["dit"]`), or None."""
+    return options.get("patches_replace", {}).get("dit", {}).get(key)
 
 
-def _replaceable(run, key: tuple[str, int], args: dict[str, Any], options: dict[str, Any]) -> dict[str, Tensor]:
-    """Call a block, or what the host put in its place (ComfyUI's `patches_replace["dit"]`)."""
-    replacement = options.get("patches_replace", {}).get("dit", {}).get(key)
-    return run(args) if replacement is None else replacement(args, {"original_block": run})
-
-
-def _add_control(image: Tensor, control: dict[str, Any] | None, place: str, index: int) -> Tensor:
-    """Add a control residual (B,L',D) to the first L' image tokens."""
+def _add_control(x: Tensor, control: dict[str, Any] | None, place: str, index: int, start: int = 0) -> Tensor:
+    """Add a control residual (B,L',D) to the tokens from `start` on."""
     residuals = (control or {}).get(place) or []
     residual = residuals[index] if index < len(residuals) else None
     if residual is None:
-        return image
-    length = residual.shape[1]
-    return torch.cat([image[:, :length] + residual, image[:, length:]], dim=1)
+        return x
+    stop = start + residual.shape[1]
+    return torch.cat([x[:, :start], x[:, start:stop] + residual, x[:, stop:]], dim=1)

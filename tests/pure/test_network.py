@@ -3,7 +3,8 @@
 import pytest
 import torch
 from modality_forcing.model.network.config import VARIANTS, TransformerConfig, config_from_shapes
-from modality_forcing.model.network.layers import RMSNorm, rotary_table, rotate, timestep_embedding
+from modality_forcing.model.network.kernels import Kernels, rotate
+from modality_forcing.model.network.layers import timestep_embedding
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
 from safetensors.torch import load_file
 
@@ -109,6 +110,39 @@ def test_a_replaced_block_sees_the_streams():
     assert not torch.equal(module(**batch, transformer_options=skip)[0], module(**batch)[0])
 
 
+class EarlyRotation(Kernels):
+    """Rotates with the norms, as hosts with a kernel for both do."""
+
+    def rotates_early(self, options):
+        return True
+
+
+@torch.no_grad()
+def test_rotation_with_the_norms_is_the_same():
+    module, batch = tiny(), inputs()
+    want = module(**batch)
+    module.kernels = EarlyRotation()
+    for got, expected in zip(module(**batch), want, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("wanted", ["rgb", "depth"])
+@torch.no_grad()
+def test_what_is_not_wanted_is_not_computed(wanted):
+    """The prediction that is wanted stays; the other's head, depth's decoder and the last block's other part go."""
+    module, batch = tiny(), inputs()
+    both = dict(zip(("rgb", "depth"), module(**batch), strict=True))
+    other = {"rgb": (module.depth_final_layer, *module.depth_decoder_blocks), "depth": (module.final_layer,)}
+    for layer in other[wanted]:
+        layer.forward = None
+    seen = []
+    module.single_blocks[-1].linear2.register_forward_hook(lambda _layer, args, _out: seen.append(args[0].shape[1]))
+    got = dict(zip(("rgb", "depth"), module(**batch, wanted=[wanted]), strict=True))
+    assert seen == [7 + 15 if wanted == "rgb" else 15]
+    torch.testing.assert_close(got.pop(wanted), both[wanted], atol=1e-5, rtol=1e-5)
+    assert list(got.values()) == [None]
+
+
 @torch.no_grad()
 def test_control_residuals_move_the_image_tokens():
     module, batch = tiny(), inputs()
@@ -135,7 +169,7 @@ def test_timestep_embedding_by_hand():
 
 def test_rotary_by_hand():
     """Position 1 on the second of four axes turns that axis's first pair by 1 radian, and keeps all lengths."""
-    table = rotary_table(torch.tensor([[0, 1, 0, 0]]), head_size=8, theta=2000)
+    table = Kernels().rotary(torch.tensor([[0, 1, 0, 0]]), head_size=8, theta=2000)
     x = torch.zeros(1, 1, 1, 8)
     x[..., 2] = 1.0
     want = torch.zeros(8)
@@ -143,8 +177,11 @@ def test_rotary_by_hand():
     torch.testing.assert_close(rotate(x, table)[0, 0, 0], want, atol=1e-6, rtol=0)
 
 
-def test_rms_norm_by_hand():
-    torch.testing.assert_close(RMSNorm(2)(torch.tensor([3.0, 4.0])), torch.tensor([3.0, 4.0]) / 12.5**0.5)
+def test_head_norms_by_hand():
+    q, k = torch.tensor([3.0, 4.0]).expand(1, 1, 1, 2), torch.ones(1, 1, 1, 2)
+    q, k = Kernels().norm(q, k, torch.ones(2), torch.tensor([2.0, 3.0]), None)
+    torch.testing.assert_close(q[0, 0, 0], torch.tensor([3.0, 4.0]) / 12.5**0.5)
+    torch.testing.assert_close(k[0, 0, 0], torch.tensor([2.0, 3.0]))
 
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])

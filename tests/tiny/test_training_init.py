@@ -99,10 +99,9 @@ def diffusers_model():
 def diffusers_forward(model, rgb, context, t):
     h, w = rgb.shape[-2:]
     ids = position_ids({"txt": context, "img": rgb}, h, w)
-    length = context.shape[1]
     with torch.no_grad():
         tokens = model(
-            to_tokens(rgb), context, timestep=t, img_ids=ids[length:], txt_ids=ids[:length], return_dict=False
+            to_tokens(rgb), context, timestep=t, img_ids=ids["img"], txt_ids=ids["txt"], return_dict=False
         )[0]
     return to_latent(tokens, h, w)
 
