@@ -1,31 +1,26 @@
-"""The network as ComfyUI runs it: its calling convention, attention, wrappers and layers."""
+"""The network as ComfyUI runs it: its calling convention, kernels, wrappers and layers."""
 
 from typing import Any
 
-import comfy.ldm.modules.attention
 import comfy.ops
 import comfy.patcher_extension
 import torch
-from torch import Tensor
 
 from ...model.network.config import TransformerConfig
 from ...model.network.transformer import ModalityForcingTransformer
+from .kernels import HostKernels
 from .latent_format import PARTS
 
 
 class NativeTransformer(ModalityForcingTransformer):
-    """The transformer with ComfyUI's calling convention, attention and layers."""
+    """The transformer with ComfyUI's calling convention, kernels and layers."""
+
+    kernels = HostKernels()
 
     def __init__(self, transformer: TransformerConfig, dtype=None, device=None, operations=None, **_sizes: Any) -> None:
         # Operations of quantised files would bring the depth head to bfloat16; these keep its float32.
         super().__init__(transformer, dtype, device, operations, depth_head_operations=comfy.ops.manual_cast)
         self.dtype = dtype
-
-    @staticmethod
-    def attention(q: Tensor, k: Tensor, v: Tensor, transformer_options: dict[str, Any]) -> Tensor:
-        return comfy.ldm.modules.attention.optimized_attention(
-            q, k, v, q.shape[1], skip_reshape=True, transformer_options=transformer_options
-        )
 
     def forward(self, x, timestep, context=None, control=None, transformer_options={}, **kwargs):  # noqa: B006
         """x: (B,384,h,w); timestep: (B,2) levels of RGB and depth -> (B,384,h,w) velocity and clean depth, float32."""

@@ -100,9 +100,9 @@ def diffusers_forward(model, rgb, context, t):
     h, w = rgb.shape[-2:]
     ids = position_ids({"txt": context, "img": rgb}, h, w)
     with torch.no_grad():
-        tokens = model(
-            to_tokens(rgb), context, timestep=t, img_ids=ids["img"], txt_ids=ids["txt"], return_dict=False
-        )[0]
+        tokens = model(to_tokens(rgb), context, timestep=t, img_ids=ids["img"], txt_ids=ids["txt"], return_dict=False)[
+            0
+        ]
     return to_latent(tokens, h, w)
 
 
