@@ -13,45 +13,44 @@ other. Text in PNG (tEXt), EXR (header attributes) and TIFF (ImageDescription): 
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 from torch import Tensor
 
 from ..new_file import new_file
+from .exr import write_exr
 from .pictures import MEANINGS, depth_from_picture
+from .readers import SUFFIXES as LOAD_SUFFIXES
+from .readers import Stored, read
+
+__all__ = ["LOAD_SUFFIXES", "SAVE_SUFFIXES", "LoadedDepth", "load_depth", "save_depth"]
 
 SAVE_SUFFIXES = (".png", ".exr", ".npy", ".tif", ".tiff")
-LOAD_SUFFIXES = (*SAVE_SUFFIXES, ".jpg", ".jpeg", ".webp")
 STEPS_PNG16 = 65535
 # Renderers write their background as a huge depth (Blender 1e10).
 BACKGROUND = 1e9
-_EXR_CHANNELS = ("Z", "Y", "V", "depth", "depth.Z", "depth.V", "R")
+# What files say of their unit is shown to people, so it may not be any text: "metre", "relative", "mm".
+_UNIT = re.compile(r"[A-Za-z]{1,16}")
+_ROWS = 1 << 20  # pixels worked on at once, so that a large file needs little beside its result
 
 
 @dataclass(frozen=True)
 class LoadedDepth:
     """A depth map (1,H,W) float32, NaN where unknown, and valid (1,H,W) bool. `unit`: what the file says, "" if
     nothing. `warnings`: what the user should know about the file, in sentences. `negative`: pixels below 0, which are
-    holes here and a mistake in a data set."""
+    holes here and a mistake in a data set. `read`: what of the file was read, "channel Z"."""
 
     depth: Tensor
     valid: Tensor
     unit: str
     warnings: tuple[str, ...]
     negative: int = 0
-
-
-@dataclass
-class _Raw:
-    """What a reader found: values (H,W) or (H,W,C), the integer that stands for white (None: floats), text entries."""
-
-    values: np.ndarray
-    white: int | None
-    text: dict[str, str]
+    read: str = ""
 
 
 def save_depth(
@@ -72,8 +71,10 @@ def save_depth(
     path = Path(path)
     if path.suffix.lower() not in SAVE_SUFFIXES:
         raise ValueError(f"got file type {path.suffix!r} for depth, expected one of {list(SAVE_SUFFIXES)}")
+    if not _UNIT.fullmatch(unit):
+        raise ValueError(f"got unit {unit!r}, expected a short word of letters such as 'metre' or 'relative'")
     values = _plain_map(depth, valid)
-    writers = {".png": _write_png16, ".exr": _write_exr, ".npy": _write_npy}
+    writers = {".png": _write_png16, ".exr": write_exr, ".npy": _write_npy}
     text = {"depth_meaning": "linear depth, 0 = none", "depth_unit": unit}
     if path.suffix.lower() == ".png":
         levels, text["depth_step"] = _levels(values, step)
@@ -86,15 +87,23 @@ def save_depth(
 
 
 def load_depth(
-    path: str | Path, meaning: str = "metric", *, scale: float | None = None, near: float = 1.0, far: float = 10.0
+    path: str | Path,
+    meaning: str = "metric",
+    *,
+    scale: float | None = None,
+    near: float = 1.0,
+    far: float = 10.0,
+    channel: str = "",
 ) -> LoadedDepth:
     """Read a depth map. What its values mean is stated by the caller or the file, never guessed.
 
     `meaning` "metric" (linear depth, whatever the unit): depth = value · `scale`, value being the stored number
     (0..65535 in 16 bits). `scale` None: the step noted in the file, else 1, with a warning for integer files. Other
     meanings (MEANINGS in pictures.py): the file is a picture, white = 1, of depths between `near` and `far`; 0 is
-    invalid in none of them. Invalid: NaN, infinite, ≤ 0, and beyond 1e9 (a renderer's background). Warns (in the
-    result) of 8 bits, of colours, of half floats. ValueError for unknown types and damaged files.
+    invalid in none of them. Invalid: NaN, infinite, ≤ 0, and beyond 1e9 (a renderer's background). `channel`: of an
+    EXR, as exr.py says; "" takes Z, or what comes closest. Warns (in the result) of 8 bits, of colours, of half floats,
+    of picture values outside 0..1. ValueError that names the file for unknown types, for damaged files and for more
+    than 134 million pixels; FileNotFoundError where there is none. Needs about 10 bytes a pixel.
     """
     path = Path(path)
     if meaning not in MEANINGS:
@@ -103,19 +112,73 @@ def load_depth(
         raise ValueError(f"got scale {scale}, expected a positive number: the depth of one unit of the stored value")
     if not path.is_file():
         raise FileNotFoundError(f"no depth file at {path}")
-    raw = _read(path)
-    values, warnings = _grey(raw)
+    stored = read(path, channel)
+    warnings = [*stored.warnings, *_weaknesses(stored)]
     if meaning == "metric":
-        step = _noted_step(raw.text)
-        if scale is None and step is None and raw.white is not None:
+        step = _noted_step(stored.text, path)
+        if scale is None and step is None and stored.white is not None:
             warnings.append("the file notes no scale: its stored integers are taken as relative depth; set the scale")
-        depth = torch.from_numpy(values * np.float32(scale or step or 1.0))[None]
-        valid = torch.isfinite(depth) & (depth > 0) & (depth < BACKGROUND)
+        unit_depth = scale or step or 1.0
     else:
-        picture = torch.from_numpy(values / np.float32(raw.white or 1))[None]
-        depth, valid = depth_from_picture(picture, meaning, near=near, far=far)
-    unit = raw.text.get("depth_unit", "")
-    return LoadedDepth(torch.where(valid, depth, torch.nan), valid, unit, tuple(warnings), int((depth < 0).sum()))
+        unit_depth = 1.0 / (stored.white or 1)
+    depth, valid, negative = _convert(stored.values, unit_depth, meaning, near, far, path)
+    warnings += _outside(stored, meaning)
+    unit = stored.text.get("depth_unit", "")
+    if unit and not _UNIT.fullmatch(unit):
+        unit = ""
+        warnings.append("the unit that the file notes is no short word of letters and is left out")
+    return LoadedDepth(depth, valid, unit, tuple(warnings), negative, stored.read)
+
+
+def _convert(
+    values: np.ndarray, unit_depth: float, meaning: str, near: float, far: float, path: Path
+) -> tuple[Tensor, Tensor, int]:
+    """Depth (1,H,W), valid (1,H,W) and the number of negative pixels of stored values, some rows at a time."""
+    height, width = values.shape[:2]
+    depth, valid = torch.empty(1, height, width), torch.empty(1, height, width, dtype=torch.bool)
+    negative, rows = 0, max(1, _ROWS // width)
+    for top in range(0, height, rows):
+        block = values[top : top + rows].astype(np.float32)
+        if block.ndim == 3:
+            block = block.mean(axis=-1, dtype=np.float32)
+        block *= np.float32(unit_depth)
+        part = torch.from_numpy(np.ascontiguousarray(block))[None]
+        if meaning == "metric":
+            known = (part > 0) & (part < BACKGROUND)  # NaN is neither
+            negative += int((part < 0).sum())
+        else:
+            try:
+                part, known = depth_from_picture(part, meaning, near=near, far=far)
+            except ValueError as error:
+                raise ValueError(f"{path.name}: {error}") from error
+        depth[:, top : top + rows] = part.masked_fill(~known, torch.nan)
+        valid[:, top : top + rows] = known
+    return depth, valid, negative
+
+
+def _weaknesses(stored: Stored) -> list[str]:
+    """Warnings of few bits and of colours."""
+    warnings, values = [], stored.values
+    if values.dtype == np.uint8:
+        warnings.append("the file has 8 bits: 256 depth levels at most, which shows as steps; prefer 16-bit PNG or EXR")
+    if values.dtype == np.float16:
+        warnings.append("the file stores half floats: 11 bits, about 0.05 % of the depth")
+    if values.ndim == 3:
+        few = values[:: max(1, len(values) // 512), :: max(1, values.shape[1] // 512)].astype(np.float32)
+        few = np.nan_to_num(few, posinf=0, neginf=0)
+        if np.ptp(few, axis=-1).mean() > 0.02 * max(np.abs(few).mean(), 1e-12):
+            warnings.append("the file is coloured: a colour map or a photo is not depth, its brightness is meaningless")
+    return warnings
+
+
+def _outside(stored: Stored, meaning: str) -> list[str]:
+    """A warning of float values outside 0..1 in a picture."""
+    if meaning == "metric" or stored.white is not None:
+        return []
+    outside = int(((stored.values < 0) | (stored.values > 1)).sum())
+    return [f"{outside} values lie outside 0..1 and count as 0 or 1; metric is for values that are depth"] * (
+        outside > 0
+    )
 
 
 def _plain_map(depth: Tensor, valid: Tensor | None) -> np.ndarray:
@@ -157,18 +220,6 @@ def _write_png16(path: Path, levels: np.ndarray, text: dict[str, str]) -> None:
     Image.fromarray(levels).save(path, format="PNG", pnginfo=info)
 
 
-def _write_exr(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
-    exr = _openexr()
-    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage, **text}
-    with exr.File(header, {"Y": np.ascontiguousarray(values)}) as file:
-        try:
-            file.write(str(path))
-        except (
-            RuntimeError
-        ) as error:  # the library's only error; its text names the cause (a full disk, a missing right)
-            raise OSError(f"OpenEXR: {error}") from error
-
-
 def _write_npy(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
     with path.open("wb") as file:
         # Not np.save: it writes in C, which reports a full disk as a number of bytes.
@@ -181,115 +232,7 @@ def _write_tiff(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
     Image.fromarray(values).save(path, format="TIFF", description=json.dumps(text))
 
 
-def _read(path: Path) -> _Raw:
-    suffix = path.suffix.lower()
-    if suffix not in LOAD_SUFFIXES:
-        raise ValueError(f"got file type {suffix!r} for depth, expected one of {list(LOAD_SUFFIXES)}")
-    try:
-        if suffix == ".npy":
-            return _read_npy(path)
-        return _read_exr(path) if suffix == ".exr" else _read_image(path)
-    except (UnidentifiedImageError, SyntaxError, EOFError, OSError) as error:
-        raise ValueError(f"{path.name} is damaged or not a {suffix} file: {error}") from error
-
-
-def _read_npy(path: Path) -> _Raw:
-    values = np.load(path, allow_pickle=False)
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise ValueError(f"{path.name} does not hold an array of numbers")
-    values = values.squeeze()
-    if values.ndim != 2:
-        raise ValueError(f"{path.name} holds an array of shape {values.shape}, expected one depth map (H,W)")
-    white = None if values.dtype.kind == "f" else int(np.iinfo(values.dtype).max)
-    return _Raw(values, white, {})
-
-
-def _read_exr(path: Path) -> _Raw:
-    try:
-        with _openexr().File(str(path), separate_channels=True) as file:
-            # Leaving the file empties its header, so what is needed is copied here.
-            text = {key: value for key, value in file.header().items() if isinstance(value, str)}
-            channels = {name: channel.pixels for name, channel in file.channels().items()}
-    except RuntimeError as error:
-        raise ValueError(f"{path.name} is damaged or not an EXR file: {error}") from error
-    if {"R", "G", "B"} <= set(channels):
-        return _Raw(np.stack([channels[name] for name in "RGB"], axis=-1), None, text)
-    known = [name for name in _EXR_CHANNELS if name in channels] or (list(channels) if len(channels) == 1 else [])
-    if not known:
-        raise ValueError(f"{path.name} has channels {sorted(channels)}, expected one of {list(_EXR_CHANNELS)}")
-    return _Raw(channels[known[0]], None, text)
-
-
-def _read_image(path: Path) -> _Raw:
-    with Image.open(path) as image:
-        image.load()
-        text = {key: value for key, value in image.info.items() if isinstance(value, str)}
-        text.update(_tiff_text(image))
-        if image.mode in ("P", "RGBA", "LA", "1", "CMYK", "PA", "RGBX", "YCbCr"):
-            image = image.convert("L" if image.mode in ("LA", "1") else "RGB")
-        values = np.asarray(image)
-    if values.dtype == np.uint8 and _is_truncated(path):
-        values = _read_deep_colour(path)
-    if values.dtype.kind == "f":
-        return _Raw(values, None, text)
-    # Pillow gives 16-bit grey as int32 in some formats; larger than 16 bits is not in use for depth pictures.
-    white = 255 if values.dtype == np.uint8 else STEPS_PNG16
-    return _Raw(values, white, text)
-
-
-def _tiff_text(image: Image.Image) -> dict[str, str]:
-    """Our entries in a TIFF's ImageDescription (tag 270)."""
-    description = getattr(image, "tag_v2", {}).get(270, "")
-    if not (isinstance(description, str) and description.startswith('{"depth_')):
-        return {}
-    return {key: value for key, value in json.loads(description).items() if isinstance(value, str)}
-
-
-def _is_truncated(path: Path) -> bool:
-    """Pillow reads 16-bit colour as 8 bits without a word."""
-    with path.open("rb") as file:
-        head = file.read(25)
-    if head.startswith(b"\x89PNG"):
-        return head[24] == 16
-    if path.suffix.lower() in (".tif", ".tiff"):
-        with Image.open(path) as image:
-            return max(image.tag_v2.get(258, (8,))) > 8
-    return False
-
-
-def _read_deep_colour(path: Path) -> np.ndarray:
-    """A picture with more than 8 bits for each of several channels."""
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError(
-            f"{path.name} has 16 bits in several channels, which Pillow cuts to 8; save it as 16-bit grey, or "
-            "pip install opencv-python-headless"
-        ) from error
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None:
-        raise ValueError(f"{path.name} is damaged or of a type that OpenCV cannot read")
-    return values[..., :3]
-
-
-def _grey(raw: _Raw) -> tuple[np.ndarray, list[str]]:
-    """(H,W) float32 values, and warnings."""
-    values, warnings = raw.values, []
-    if values.dtype == np.uint8:
-        warnings.append("the file has 8 bits: 256 depth levels at most, which shows as steps; prefer 16-bit PNG or EXR")
-    if values.dtype == np.float16:
-        warnings.append("the file stores half floats: 11 bits, about 0.05 % of the depth")
-    values = values.astype(np.float32)
-    if values.ndim == 3:
-        spread = np.ptp(np.nan_to_num(values, posinf=0, neginf=0), axis=-1).mean()
-        level = np.abs(np.nan_to_num(values, posinf=0, neginf=0)).mean()
-        if spread > 0.02 * max(level, 1e-12):
-            warnings.append("the file is coloured: a colour map or a photo is not depth, its brightness is meaningless")
-        values = values.mean(axis=-1, dtype=np.float32)
-    return np.ascontiguousarray(values), warnings
-
-
-def _noted_step(text: dict[str, str]) -> float | None:
+def _noted_step(text: dict[str, str], path: Path) -> float | None:
     """The step our PNG notes; ValueError if the note is no positive number."""
     if "depth_step" not in text:
         return None
@@ -298,13 +241,5 @@ def _noted_step(text: dict[str, str]) -> float | None:
     except ValueError:
         step = math.nan
     if not (math.isfinite(step) and step > 0):
-        raise ValueError(f"the file's depth_step is {text['depth_step']!r}, expected a positive number; set the scale")
+        raise ValueError(f"{path.name} notes a depth_step that is no positive number; set the scale")
     return step
-
-
-def _openexr():
-    try:
-        import OpenEXR
-    except ImportError as error:
-        raise ImportError("EXR files need the OpenEXR package: pip install OpenEXR") from error
-    return OpenEXR

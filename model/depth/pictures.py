@@ -24,6 +24,7 @@ POLARITIES = ("near-white", "far-white")
 RANGES = ("per image", "per batch", "fixed")
 INVALID_COLOURS = ("far", "near", "black", "white")
 DEFAULT_CLIP_PERCENT = 0.1
+OVERSHOOT = 0.1
 
 # What a depth picture from elsewhere may mean: (mapping, polarity). "metric" values are the depth over a scale.
 MEANINGS = {
@@ -96,7 +97,8 @@ def depth_from_picture(
     The meaning (a key of MEANINGS) is stated, never guessed. `near` and `far` are the depths of the two ends; a picture
     of relative depth does not hold them, so they are a choice (a larger far/near means more relief). "metric": depth =
     value · `scale`, where 0 is invalid. `black_is_invalid`: holes or sky are drawn as 0. NaN and infinite values are
-    invalid; invalid depth is NaN. Raises ValueError for a colour-mapped picture and for unknown meanings.
+    invalid; invalid depth is NaN. Values up to OVERSHOOT beyond 0..1, as resampling leaves them, count as 0 or 1.
+    Raises ValueError for values farther outside, for a colour-mapped picture and for unknown meanings.
     """
     if meaning not in MEANINGS:
         raise ValueError(f"got meaning {meaning!r}, expected one of {list(MEANINGS)}")
@@ -110,6 +112,7 @@ def depth_from_picture(
         valid &= depth > 0
     else:
         near, far = _check_near_far(near, far)
+        _check_picture_range(values, valid, meaning)
         at_near, at_far = (_map(values.new_tensor(value), mapping) for value in (near, far))
         farness = 1.0 - values if polarity == "near-white" else values
         depth = _unmap(at_near + farness.clamp(0.0, 1.0) * (at_far - at_near), mapping)
@@ -200,6 +203,16 @@ def _invalid_colour(name: str, polarity: str, colour_map: str) -> Tensor:
         return torch.full((3,), float(name == "white"))
     top = (name == "near") == (polarity == "near-white")
     return apply_colour_map(torch.tensor(float(top)), colour_map)
+
+
+def _check_picture_range(values: Tensor, known: Tensor, meaning: str) -> None:
+    beyond = known & ((values < -OVERSHOOT) | (values > 1.0 + OVERSHOOT))
+    if beyond.any():
+        low, high = float(values[known].min()), float(values[known].max())
+        raise ValueError(
+            f"got values from {low:.4g} to {high:.4g}, but a picture of {meaning!r} holds 0..1. For values that are "
+            "depth choose the meaning 'metric'; else divide by the value of white"
+        )
 
 
 def _check_near_far(near: float | None, far: float | None) -> tuple[float, float]:
