@@ -6,6 +6,7 @@ the sizes without padding. Older ComfyUIs know vertices and faces only; we set t
 our own save node finds them.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from comfy_api.latest import Types, io
 from torch import Tensor
 
+from ..model.depth.usable import describe
 from ..model.geometry.camera import swap_gltf_axes
 from ..model.geometry.files import save_glb
 from ..model.geometry.mesh import Mesh, grid_meshes, poisson_mesh
 from ..model.geometry.packets import read_geometry
 from ..model.geometry.pointcloud import PointCloud, to_bytes
+from .native.metadata import workflow_of
 from .output_files import output_names, prefix_input, save_files
 from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD, surface_inputs
 
@@ -98,12 +101,14 @@ class SaveMesh(io.ComfyNode):
                     tooltip="Names below the output folder, as Preview 3D takes them.",
                 )
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, mesh: Any, filename_prefix: str) -> io.NodeOutput:
-        saved = save_files(filename_prefix, ".glb", _from_core(mesh), save_glb)
+        write = partial(save_glb, notes=workflow_of(cls))
+        saved = save_files(filename_prefix, ".glb", _from_core(mesh), write)
         return io.NodeOutput(output_names(saved), ui={"3d": saved})
 
 
@@ -138,7 +143,8 @@ def _unit_normals(normals: np.ndarray) -> np.ndarray:
 
 
 def _from_core(core: Any) -> list[Mesh]:
-    """Any node's MESH as ours."""
+    """Any node's MESH as ours. ValueError where its parts do not fit together."""
+    _check_core(core)
     per_vertex = {name: getattr(core, name, None) for name in _PER_VERTEX}
     counts = getattr(core, "vertex_counts", None), getattr(core, "face_counts", None)
     texture = getattr(core, "texture", None)
@@ -153,7 +159,7 @@ def _from_core(core: Any) -> list[Mesh]:
         meshes.append(
             Mesh(
                 swap_gltf_axes(rows(core.vertices)),
-                core.faces[index, :face_count].cpu().numpy().astype(np.int32),
+                core.faces[index, :face_count].cpu().numpy().astype(np.int64),
                 uvs,
                 None if texture is None else to_bytes(texture[index % len(texture), ..., :3].cpu().float().numpy()),
                 None if colors is None else to_bytes(colors[:, :3]),
@@ -161,6 +167,29 @@ def _from_core(core: Any) -> list[Mesh]:
             )
         )
     return meshes
+
+
+def _check_core(core: Any) -> None:
+    """ValueError unless the batch and its counts fit together; each mesh by itself is checked when it is saved."""
+    vertices, faces = getattr(core, "vertices", None), getattr(core, "faces", None)
+    for name, values in (("vertices", vertices), ("faces", faces)):
+        if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[-1] != 3 or len(values) == 0:
+            raise ValueError(f"got a mesh whose {name} are {describe(values)}, expected a tensor (batch, count, 3)")
+    if len(faces) != len(vertices) or faces.is_floating_point():
+        raise ValueError(
+            f"got a mesh with faces {describe(faces)} ({faces.dtype}) for {len(vertices)} sets of vertices"
+        )
+    rows = {name: getattr(core, name, None) for name in _PER_VERTEX}
+    for name, values in rows.items():
+        if values is not None and (not isinstance(values, Tensor) or values.shape[:2] != vertices.shape[:2]):
+            raise ValueError(f"got a mesh whose {name} are {describe(values)}, for vertices {describe(vertices)}")
+    for name, most in (("vertex_counts", vertices.shape[1]), ("face_counts", faces.shape[1])):
+        counts = getattr(core, name, None)
+        if counts is not None and (len(counts) != len(vertices) or not all(0 <= int(c) <= most for c in counts)):
+            raise ValueError(f"got a mesh with {name} {counts}, expected {len(vertices)} of 0 to {most}")
+    texture = getattr(core, "texture", None)
+    if texture is not None and (texture.ndim != 4 or len(texture) == 0 or texture.shape[-1] < 3):
+        raise ValueError(f"got a mesh with a texture {describe(texture)}, expected (batch, height, width, 3)")
 
 
 NODES = [MeshFromGeometry, PoissonMesh, SaveMesh]

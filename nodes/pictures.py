@@ -15,10 +15,11 @@ from ..model.depth.pictures import (
     depth_picture,
     far_mask,
 )
+from ..model.depth.usable import usable_maps
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.edges import DEFAULT_EDGE
 from ..model.geometry.normals import PICTURES, normal_picture
-from ..model.geometry.packets import make_geometry, read_geometry, usable_depth
+from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import surface_normals
 from ..model.resize import resize_images
 from .depth import depth_of_picture
@@ -197,7 +198,7 @@ def depth_of(geometry: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Depth and valid (B,H,W) on the CPU, also of panoramas, which have no camera."""
     if not isinstance(geometry, dict) or "depth" not in geometry:
         raise ValueError("this geometry has no depth; connect the output of a geometry node")
-    valid = usable_depth(geometry["depth"], geometry.get("mask"))
+    valid = usable_maps(geometry["depth"], geometry.get("mask"))
     return geometry["depth"].float().cpu(), valid.cpu()
 
 

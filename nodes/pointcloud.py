@@ -1,5 +1,6 @@
 """Point clouds from geometry, for our own nodes, for files and for core's 3D nodes."""
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -7,6 +8,7 @@ from comfy_api.latest import Types, io
 
 from ..model.geometry.files import ply_bytes, save_glb, save_ply
 from ..model.geometry.pointcloud import PointCloud, point_clouds
+from .native.metadata import workflow_of
 from .output_files import output_names, prefix_input, save_files
 from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD, surface_inputs
 
@@ -119,13 +121,15 @@ class SavePointCloud(io.ComfyNode):
                     id="files", display_name="files", is_output_list=True, tooltip="Names below the output folder."
                 )
             ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, point_cloud: list[PointCloud], filename_prefix: str, format: str) -> io.NodeOutput:
         _check(point_cloud)
-        saved = save_files(filename_prefix, f".{format}", point_cloud, SAVERS[format])
+        write = partial(SAVERS[format], notes=workflow_of(cls))
+        saved = save_files(filename_prefix, f".{format}", point_cloud, write)
         return io.NodeOutput(output_names(saved), ui={"3d": saved})
 
 

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .usable import usable_depth
+
 GRID = 64
 DELTA = 1.25
 _MAX_STEPS = 200
@@ -41,9 +43,7 @@ class Fit:
 
     def apply(self, depth: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fitted depth, NaN where invalid, and valid, both shaped as the input. What ends at ≤ 0 becomes invalid."""
-        usable = torch.isfinite(depth) & (depth > 0)
-        if valid is not None:
-            usable = usable & valid.to(usable.device)
+        usable = usable_depth(depth, valid)
         fitted = depth * self.scale + self.shift
         usable = usable & (fitted > 0)
         return torch.where(usable, fitted, torch.nan), usable
@@ -310,14 +310,10 @@ def _arrays(depth: Tensor, valid: Tensor | None, name: str) -> tuple[np.ndarray,
     if depth.ndim != 3 or 0 in depth.shape:
         raise ValueError(f"got {name} of shape {tuple(depth.shape)}, expected (B,H,W) with at least one pixel")
     values = depth.detach().cpu().float().numpy()
-    ok = np.isfinite(values) & (values > 0)
-    if valid is not None:
-        if valid.shape != depth.shape:
-            raise ValueError(
-                f"got a mask {tuple(valid.shape)} for {name} {tuple(depth.shape)}, expected the same shape"
-            )
-        ok &= valid.detach().cpu().numpy() > 0.5
-    return values, ok
+    try:
+        return values, usable_depth(depth, valid).cpu().numpy()
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def _check_positive(value: float, name: str) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..network.config import DEPTH_CHANNELS, DEPTH_PATCH
+from .usable import usable_depth
 
 MAX_CODE = 2.0  # the code of infinite depth
 
@@ -20,11 +21,6 @@ def contract(depth: Tensor) -> Tensor:
 def expand(code: Tensor) -> Tensor:
     """The inverse of `contract`: z for z <= 1, else z / (2z - z^2) = 1 / (2 - z). Infinite at 2, negative beyond."""
     return torch.where(code <= 1, code, 1 / (MAX_CODE - code))
-
-
-def usable(depth: Tensor) -> Tensor:
-    """Pixels that carry depth: finite and above 0. Same shape, bool."""
-    return depth.isfinite() & (depth > 0)
 
 
 def encode(depth: Tensor, valid: Tensor | None = None) -> Tensor:
@@ -44,7 +40,7 @@ def encode(depth: Tensor, valid: Tensor | None = None) -> Tensor:
             f"multiples of {DEPTH_PATCH}: crop or resize the map first"
         )
     depth = depth.float()
-    keep = usable(depth) if valid is None else usable(depth) & valid.bool()
+    keep = usable_depth(depth, valid)
     known = torch.where(keep, depth, 0)
     # Dividing by the largest first keeps the sum finite for depths near the end of float32's range.
     largest = known.amax((1, 2), keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
@@ -66,7 +62,7 @@ def decode(latent: Tensor) -> tuple[Tensor, Tensor]:
     if latent.ndim != 4 or latent.shape[1] != DEPTH_CHANNELS:
         raise ValueError(f"got a depth latent of shape {tuple(latent.shape)}; expected (batch, {DEPTH_CHANNELS}, h, w)")
     depth = expand(unpatchify(latent.float()))
-    valid = usable(depth)
+    valid = usable_depth(depth)
     return torch.where(valid, depth, 0), valid
 
 

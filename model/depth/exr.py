@@ -4,6 +4,7 @@ Parts are sub-images with names of their own, channels have names such as "Z", o
 OpenEXR package.
 """
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,7 @@ def read_exr(path: Path, channel: str = "") -> tuple[np.ndarray, dict[str, str],
             values = part.placed(path, pixels[0] if len(pixels) == 1 else np.stack(pixels, axis=-1))
     where = f" of part {part.label}" if len(parts) > 1 else ""
     read = f"channel {names[0]}{where}" if len(names) == 1 else f"the mean of {', '.join(names)}{where}"
-    return values, part.text, read, warnings + part.warnings()
+    return values, part.text, _plain(read), warnings + part.warnings()
 
 
 def write_exr(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
@@ -145,7 +146,7 @@ def _choose(path: Path, parts: list[_Part], wanted: str) -> tuple[_Part, list[st
     depths = _depth_among(everything)
     if depths:
         others = [f"{part.label}:{name}" if len(parts) > 1 else name for part, name in depths[1:]]
-        also = [f"the file also holds {', '.join(others)}: name the channel to read another"] if others else []
+        also = [f"the file also holds {_plain(', '.join(others))}: name the channel to read another"] if others else []
         return depths[0][0], [depths[0][1]], also
     for part in parts:
         if set(_COLOURS) <= set(part.names):
@@ -182,4 +183,9 @@ def _last(name: str) -> str:
 def _list(parts: list[_Part]) -> str:
     """The channels of all parts, for a message."""
     names = [f"{part.label}:{name}" if len(parts) > 1 else name for part in parts for name in part.names]
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+    return _plain(", ".join(names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def _plain(names: str) -> str:
+    """Names as the file has them, for people: a stranger chose them."""
+    return re.sub(r"[^\w .,:/-]", "?", names)[:400]

@@ -14,8 +14,10 @@ other. Text in PNG (tEXt), EXR (header attributes) and TIFF (ImageDescription): 
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -24,9 +26,10 @@ from torch import Tensor
 
 from ..new_file import new_file
 from .exr import write_exr
-from .pictures import MEANINGS, depth_from_picture
+from .pictures import MEANINGS, depth_from_picture, ranked
 from .readers import SUFFIXES as LOAD_SUFFIXES
 from .readers import Stored, read
+from .usable import usable_depth
 
 __all__ = ["LOAD_SUFFIXES", "SAVE_SUFFIXES", "LoadedDepth", "load_depth", "save_depth"]
 
@@ -36,6 +39,7 @@ STEPS_PNG16 = 65535
 BACKGROUND = 1e9
 # What files say of their unit is shown to people, so it may not be any text: "metre", "relative", "mm".
 _UNIT = re.compile(r"[A-Za-z]{1,16}")
+_NONE: Mapping[str, str] = MappingProxyType({})
 _ROWS = 1 << 20  # pixels worked on at once, so that a large file needs little beside its result
 
 
@@ -60,13 +64,17 @@ def save_depth(
     *,
     unit: str = "relative",
     step: float | None = None,
+    far: float | None = None,
+    notes: Mapping[str, str] = _NONE,
 ) -> Path:
     """Write depth (H,W) or (1,H,W) in the format of the suffix; returns the path.
 
     Pixels that are not valid, not finite or not positive are written as 0. `unit` is noted in the file ("metre",
     "relative"). `step`, PNG only: the depth of one grey level (0.001 for millimetres of metric depth). Depth beyond
     step · 65535 is a ValueError, not a clipped file; depth nearer than step / 2 is kept at level 1, since 0 means no
-    depth. Never overwrites (FileExistsError), never leaves half a file.
+    depth. `far`, PNG only, instead of a step: the depth of level 65535, and what lies deeper is clipped to it (see
+    `png_far`). `notes`: texts by name that PNG and EXR keep (a workflow). Never overwrites (FileExistsError), never
+    leaves half a file.
     """
     path = Path(path)
     if path.suffix.lower() not in SAVE_SUFFIXES:
@@ -77,10 +85,12 @@ def save_depth(
     writers = {".png": _write_png16, ".exr": write_exr, ".npy": _write_npy}
     text = {"depth_meaning": "linear depth, 0 = none", "depth_unit": unit}
     if path.suffix.lower() == ".png":
-        levels, text["depth_step"] = _levels(values, step)
-        values = levels
-    elif step is not None:
-        raise ValueError(f"got step {step} for a {path.suffix} file, which stores float depth; leave the step out")
+        values, step = _within(values, far) if far is not None else (values, step)
+        values, text["depth_step"] = _levels(values, step)
+    elif step is not None or far is not None:
+        raise ValueError(f"got a step or far for a {path.suffix} file, which stores float depth; leave it out")
+    if path.suffix.lower() in (".png", ".exr"):
+        text |= notes
     with new_file(path) as part:
         writers.get(path.suffix.lower(), _write_tiff)(part, values, text)
     return path
@@ -181,19 +191,30 @@ def _outside(stored: Stored, meaning: str) -> list[str]:
     )
 
 
+def png_far(depth: Tensor, valid: Tensor | None = None, clip_percent: float = 0.0) -> float:
+    """The depth for the last of 65535 levels: beyond it lie at most `clip_percent` of the usable pixels of depth, one
+    map or a batch; 65535 where there are none."""
+    if not 0.0 <= clip_percent < 100.0:
+        raise ValueError(f"got clip_percent = {clip_percent}, expected 0 or more and less than 100")
+    known = depth[usable_depth(depth, valid)]
+    return float(ranked(known, 1.0 - clip_percent / 100.0)) if known.numel() else float(STEPS_PNG16)
+
+
+def _within(values: np.ndarray, far: float) -> tuple[np.ndarray, float]:
+    """Depth clipped at `far`, and the step that puts it at level 65535."""
+    if not (math.isfinite(far) and far > 0):
+        raise ValueError(f"got far = {far}, expected a positive depth")
+    return np.minimum(values, np.float32(far)), float(np.float32(far)) / STEPS_PNG16
+
+
 def _plain_map(depth: Tensor, valid: Tensor | None) -> np.ndarray:
     """(H,W) float32 with 0 where there is no depth."""
     if depth.ndim == 3 and depth.shape[0] == 1:
         depth, valid = depth[0], None if valid is None else valid.reshape(depth.shape[1:])
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"got depth of shape {tuple(depth.shape)}, expected one map (H,W); save a batch map by map")
-    if valid is not None and valid.shape != depth.shape:
-        raise ValueError(f"got a mask of shape {tuple(valid.shape)} for depth {tuple(depth.shape)}, expected the same")
     values = depth.detach().cpu().float().numpy()
-    usable = np.isfinite(values) & (values > 0)
-    if valid is not None:
-        usable &= valid.cpu().numpy() > 0.5
-    return np.where(usable, values, np.float32(0))
+    return np.where(usable_depth(depth, valid).cpu().numpy(), values, np.float32(0))
 
 
 def _levels(values: np.ndarray, step: float | None) -> tuple[np.ndarray, str]:

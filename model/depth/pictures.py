@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .colour_maps import COLOUR_MAPS, apply_colour_map
+from .usable import usable_maps
 
 MAPPINGS = ("disparity", "linear", "log", "raw")
 POLARITIES = ("near-white", "far-white")
@@ -62,7 +63,7 @@ def depth_picture(
     _check_choices(mapping=mapping, polarity=polarity, range_from=range_from, invalid_colour=invalid_colour)
     if colour_map not in COLOUR_MAPS:
         raise ValueError(f"got colour map {colour_map!r}, expected one of {list(COLOUR_MAPS)}")
-    depth, usable = _usable(depth, valid)
+    usable, depth = usable_maps(depth, valid), depth.float()
     if mapping == "raw":
         if colour_map != "grey":
             raise ValueError(
@@ -129,8 +130,8 @@ def far_mask(depth: Tensor, valid: Tensor | None = None, *, ratio: float = 5.0, 
     """
     if not ratio > 0:
         raise ValueError(f"got ratio {ratio}, expected a positive multiple of the median depth")
-    depth, usable = _usable(depth, valid)
-    median = torch.stack([_ranked(d[u], 0.5) for d, u in zip(depth, usable, strict=True)])[:, None, None]
+    usable, depth = usable_maps(depth, valid), depth.float()
+    median = torch.stack([ranked(d[u], 0.5) for d, u in zip(depth, usable, strict=True)])[:, None, None]
     beyond = usable & (depth > ratio * median)
     return beyond | ~usable if holes_are_far else beyond
 
@@ -158,12 +159,12 @@ def _measured_range(mapped: Tensor, usable: Tensor, whole_batch: bool, clip_perc
         raise ValueError(f"got clip_percent = {clip_percent}, expected 0 or more and less than 50")
     groups = [mapped[usable]] if whole_batch else [m[u] for m, u in zip(mapped, usable, strict=True)]
     share = clip_percent / 100.0
-    low = torch.stack([_ranked(group, share) for group in groups])
-    high = torch.stack([_ranked(group, 1.0 - share) for group in groups])
+    low = torch.stack([ranked(group, share) for group in groups])
+    high = torch.stack([ranked(group, 1.0 - share) for group in groups])
     return low[:, None, None], high[:, None, None]
 
 
-def _ranked(values: Tensor, share: float) -> Tensor:
+def ranked(values: Tensor, share: float) -> Tensor:
     """The value below which `share` of the values lie (nearest rank, scalar tensor); 0 where there are none."""
     if values.numel() == 0:
         return values.new_zeros(())
@@ -184,18 +185,6 @@ def _unmap(mapped: Tensor, mapping: str) -> Tensor:
     if mapping == "disparity":
         return 1.0 / mapped
     return torch.exp(mapped) if mapping == "log" else mapped
-
-
-def _usable(depth: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
-    if depth.ndim != 3 or 0 in depth.shape:
-        raise ValueError(f"got depth of shape {tuple(depth.shape)}, expected (B,H,W) with at least one pixel")
-    depth = depth.float()
-    usable = torch.isfinite(depth) & (depth > 0)
-    if valid is None:
-        return depth, usable
-    if valid.shape != depth.shape:
-        raise ValueError(f"got a mask of shape {tuple(valid.shape)} for depth {tuple(depth.shape)}, expected the same")
-    return depth, usable & (valid.to(depth.device) > 0.5)
 
 
 def _invalid_colour(name: str, polarity: str, colour_map: str) -> Tensor:

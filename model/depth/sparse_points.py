@@ -23,10 +23,10 @@ def parse_points(text: str) -> np.ndarray:
             values = [float(word) for word in words]
         except ValueError:
             values = []
-        if len(values) not in (3, 4) or not all(map(math.isfinite, values)):
+        if len(values) not in (3, 4) or not all(map(math.isfinite, values)) or values[3:] != [*map(round, values[3:])]:
             raise ValueError(
                 f"line {number} of the points is {line.strip()!r}, expected 'x, y, distance' in pixels and the wanted "
-                "unit, or 'x, y, distance, image'"
+                "unit, or 'x, y, distance, image' with the image's whole number"
             )
         rows.append([*values, ALL_IMAGES][:4])
     return np.array(rows, dtype=np.float64).reshape(-1, 4)

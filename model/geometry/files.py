@@ -11,9 +11,10 @@ File3D sockets.
 import io
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,27 +29,29 @@ _FLOAT, _UINT, _BYTE = 5126, 5125, 5121
 _TYPES = {2: "VEC2", 3: "VEC3", 4: "VEC4"}
 _POINTS, _TRIANGLES = 0, 4
 _CHUNK = 1 << 15  # rows
+_COMMENT = 200  # letters of a note in a line of a PLY header
+_NONE: Mapping[str, str] = MappingProxyType({})
 _LINEAR, _CLAMP, _ARRAY, _INDEX = 9729, 33071, 34962, 34963
 
 
 def ply_bytes(cloud: PointCloud) -> bytes:
     """The cloud as binary PLY. ValueError for an empty cloud, which viewers reject."""
-    return b"".join(_ply_parts(cloud))
+    return b"".join(_ply_parts(cloud, {}))
 
 
 def glb_bytes(shape: PointCloud | Mesh) -> bytes:
     """A cloud as GLB points, or a mesh as GLB triangles. ValueError where there is nothing to show."""
-    return b"".join(_glb_parts(shape))
+    return b"".join(_glb_parts(shape, {}))
 
 
-def save_ply(path: str | Path, cloud: PointCloud) -> Path:
-    """Write a new .ply file; returns its path."""
-    return _save(path, ".ply", _ply_parts(cloud))
+def save_ply(path: str | Path, cloud: PointCloud, notes: Mapping[str, str] = _NONE) -> Path:
+    """Write a new .ply file; returns its path. `notes`: texts by name, kept as comments of the header."""
+    return _save(path, ".ply", _ply_parts(cloud, notes))
 
 
-def save_glb(path: str | Path, shape: PointCloud | Mesh) -> Path:
-    """Write a new .glb file; returns its path."""
-    return _save(path, ".glb", _glb_parts(shape))
+def save_glb(path: str | Path, shape: PointCloud | Mesh, notes: Mapping[str, str] = _NONE) -> Path:
+    """Write a new .glb file; returns its path. `notes`: texts by name, kept in asset.extras as core's files do."""
+    return _save(path, ".glb", _glb_parts(shape, notes))
 
 
 def _save(path: str | Path, suffix: str, parts: Iterator[bytes | np.ndarray]) -> Path:
@@ -60,15 +63,17 @@ def _save(path: str | Path, suffix: str, parts: Iterator[bytes | np.ndarray]) ->
     return path
 
 
-def _ply_parts(cloud: PointCloud) -> Iterator[bytes | np.ndarray]:
+def _ply_parts(cloud: PointCloud, notes: Mapping[str, str]) -> Iterator[bytes | np.ndarray]:
     _check_cloud(cloud)
     columns = {name: (cloud.points[:, i], GLTF_AXES[i]) for i, name in enumerate(("x", "y", "z"))}
     if cloud.normals is not None:
-        columns |= {name: (cloud.normals[:, i], GLTF_AXES[i]) for i, name in enumerate(("nx", "ny", "nz"))}
+        normals = _defined(cloud.normals)
+        columns |= {name: (normals[:, i], GLTF_AXES[i]) for i, name in enumerate(("nx", "ny", "nz"))}
     header = [
         "ply",
         "format binary_little_endian 1.0",
         "comment axes: x right, y up, z towards the viewer (glTF)",
+        *(line for name, text in notes.items() for line in _comments(name, text)),
         f"element vertex {len(cloud)}",
         *(f"property float {name}" for name in columns),
         *(f"property uchar {name}" for name in ("red", "green", "blue")),
@@ -87,15 +92,21 @@ def _ply_parts(cloud: PointCloud) -> Iterator[bytes | np.ndarray]:
         yield rows
 
 
-def _glb_parts(shape: PointCloud | Mesh) -> Iterator[bytes | np.ndarray]:
-    writer = _Glb()
+def _comments(name: str, text: str) -> Iterator[str]:
+    """A text as lines of a PLY header: short ones, since readers end at about 1000 letters, and in ASCII."""
+    plain = text.encode("ascii", "backslashreplace").decode().replace("end_header", "end\\u005fheader")
+    plain = plain.replace("\r", " ").replace("\n", " ")
+    return (f"comment {name} {plain[start : start + _COMMENT]}" for start in range(0, len(plain), _COMMENT))
+
+
+def _glb_parts(shape: PointCloud | Mesh, notes: Mapping[str, str]) -> Iterator[bytes | np.ndarray]:
+    writer = _Glb(notes)
     if isinstance(shape, PointCloud):
         _check_cloud(shape)
         attributes = writer.attributes(shape.points, shape.normals, shape.colors)
         primitive = {"attributes": attributes, "mode": _POINTS}
     else:
-        if len(shape.faces) == 0:
-            raise ValueError("the mesh has no triangles; raise the edge threshold or the far limit, or check the mask")
+        _check_mesh(shape)
         attributes = writer.attributes(shape.vertices, shape.normals, shape.colors)
         if shape.uvs is not None:
             attributes["TEXCOORD_0"] = writer.accessor(_Column(shape.uvs, "<f4"), _FLOAT)
@@ -109,6 +120,38 @@ def _glb_parts(shape: PointCloud | Mesh) -> Iterator[bytes | np.ndarray]:
 def _check_cloud(cloud: PointCloud) -> None:
     if len(cloud) == 0:
         raise ValueError("the point cloud is empty; raise the edge threshold or the far limit, or check the mask")
+    _check_rows("point cloud", {"points": (cloud.points, 3), "normals": (cloud.normals, 3)}, len(cloud))
+    _check_shape("point cloud", "colors", cloud.colors, (len(cloud), 3))
+
+
+def _check_mesh(mesh: Mesh) -> None:
+    if len(mesh.faces) == 0:
+        raise ValueError("the mesh has no triangles; raise the edge threshold or the far limit, or check the mask")
+    count = len(mesh.vertices)
+    _check_rows("mesh", {"vertices": (mesh.vertices, 3), "normals": (mesh.normals, 3), "uvs": (mesh.uvs, 2)}, count)
+    _check_shape("mesh", "colors", mesh.colors, (count, 3))
+    _check_shape("mesh", "faces", mesh.faces, (len(mesh.faces), 3))
+    low, high = int(mesh.faces.min()), int(mesh.faces.max())
+    if low < 0 or high >= count:
+        raise ValueError(f"the mesh has faces of the vertices {low} to {high}, expected 0 to {count - 1}")
+
+
+def _check_rows(what: str, columns: dict[str, tuple[np.ndarray | None, int]], count: int) -> None:
+    """ValueError unless each that is there has `count` rows of that many finite numbers."""
+    for name, (values, width) in columns.items():
+        _check_shape(what, name, values, (count, width))
+        if values is not None and not np.isfinite(values).all():
+            raise ValueError(f"the {what} has {name} that are not finite (NaN or infinite); check where it comes from")
+
+
+def _check_shape(what: str, name: str, values: np.ndarray | None, expected: tuple[int, int]) -> None:
+    if values is not None and values.shape != expected:
+        raise ValueError(f"the {what} has {name} of shape {values.shape}, expected {expected}")
+
+
+def _defined(normals: np.ndarray) -> np.ndarray:
+    """Undefined normals (0) face the camera: readers want unit length."""
+    return np.where(normals.any(axis=1, keepdims=True), normals, np.float32([0.0, 0.0, -1.0]))
 
 
 @dataclass(frozen=True)
@@ -131,7 +174,8 @@ class _Column:
 class _Glb:
     """Collects columns and their glTF descriptions, and packs both into one container."""
 
-    def __init__(self) -> None:
+    def __init__(self, notes: Mapping[str, str]) -> None:
+        self.notes = notes
         self.content: list[_Column | bytes] = []
         self.size = 0
         self.views: list[dict[str, Any]] = []
@@ -144,9 +188,7 @@ class _Glb:
         low, high = extremes[..., 0].min(axis=0), extremes[..., 1].max(axis=0)
         entries = {"POSITION": self.accessor(column, _FLOAT, min=low.tolist(), max=high.tolist())}
         if normals is not None:
-            # glTF wants unit length, so undefined normals (0) face the camera.
-            defined = np.where(normals.any(axis=1, keepdims=True), normals, np.float32([0.0, 0.0, -1.0]))
-            entries["NORMAL"] = self.accessor(_Column(defined, "<f4", GLTF_AXES), _FLOAT)
+            entries["NORMAL"] = self.accessor(_Column(_defined(normals), "<f4", GLTF_AXES), _FLOAT)
         if colors is not None:
             opaque = np.full((len(colors), 4), 255, np.uint8)  # four bytes, since rows must be aligned to four
             opaque[:, :3] = colors
@@ -184,6 +226,8 @@ class _Glb:
                 {"pbrMetallicRoughness": surface, "doubleSided": True, "extensions": {"KHR_materials_unlit": {}}}
             ],
         }
+        if self.notes:
+            document["asset"]["extras"] = dict(self.notes)
         if texture is not None:
             png = io.BytesIO()
             Image.fromarray(texture).save(png, format="PNG", compress_level=1)

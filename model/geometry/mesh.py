@@ -13,6 +13,8 @@ from .edges import DEFAULT_EDGE
 from .packets import read_geometry
 from .pointcloud import PointCloud, surface_mask, surface_normals, to_bytes
 
+_FEWEST_POINTS = 4
+
 
 @dataclass(frozen=True)
 class Mesh:
@@ -79,29 +81,46 @@ def poisson_mesh(cloud: PointCloud, *, depth: int = 9, trim_percent: float = 5.0
     least support by points that is cut away, since Poisson closes what the camera never saw. ImportError where Open3D
     is missing.
     """
-    if cloud.normals is None or len(cloud) < 4:
-        raise ValueError(
-            f"got {len(cloud)} points, normals: {cloud.normals is not None}; Poisson needs 4 points with normals"
-        )
     if not 4 <= depth <= 12 or not 0.0 <= trim_percent < 100.0:
         raise ValueError(f"got depth {depth} and trim_percent {trim_percent}, expected 4..12 and 0..100")
     try:
         import open3d
     except ImportError as error:
-        raise ImportError("Poisson meshes need Open3D: pip install open3d. The grid mesh works without.") from error
-    known = np.linalg.norm(cloud.normals, axis=1) > 0
-    source = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(cloud.points[known].astype(np.float64)))
-    source.normals = open3d.utility.Vector3dVector(cloud.normals[known].astype(np.float64))
-    source.colors = open3d.utility.Vector3dVector(cloud.colors[known] / 255.0)
+        raise ImportError(
+            f"Poisson meshes need Open3D: pip install open3d. The grid mesh works without. ({error})"
+        ) from error
+    known = _oriented(cloud)
+    source = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(known.points.astype(np.float64)))
+    source.normals = open3d.utility.Vector3dVector(known.normals.astype(np.float64))
+    source.colors = open3d.utility.Vector3dVector(known.colors / 255.0)
     mesh, support = open3d.geometry.TriangleMesh.create_from_point_cloud_poisson(source, depth=depth)
     support = np.asarray(support)
     if trim_percent > 0.0:
         mesh.remove_vertices_by_mask(support < np.percentile(support, trim_percent))
-    return Mesh(
-        np.asarray(mesh.vertices).astype(np.float32),
-        np.asarray(mesh.triangles).astype(np.int32),
-        colors=to_bytes(np.asarray(mesh.vertex_colors)),
-    )
+    vertices = np.asarray(mesh.vertices).astype(np.float32)
+    if len(mesh.triangles) == 0 or not np.isfinite(vertices).all():
+        raise ValueError(
+            "Poisson found no surface: the points are too few or too far apart, or their extent is beyond what it can "
+            "count with; use the grid mesh, or scale the depth to a mean of about 1"
+        )
+    return Mesh(vertices, np.asarray(mesh.triangles).astype(np.int32), colors=to_bytes(np.asarray(mesh.vertex_colors)))
+
+
+def _oriented(cloud: PointCloud) -> PointCloud:
+    """The finite points with a normal. ValueError for less than four places: Open3D ends the process for them."""
+    if cloud.normals is None:
+        raise ValueError("the points have no normals, which Poisson needs: switch 'normals' on where they are made")
+    known = np.isfinite(cloud.points).all(axis=1) & np.isfinite(cloud.normals).all(axis=1)
+    known &= np.abs(cloud.normals).max(axis=1, initial=0.0) > 0
+    left, places = cloud.points[known], 0
+    while len(left) and places < _FEWEST_POINTS:
+        places, left = places + 1, left[(left != left[0]).any(axis=1)]
+    if places < _FEWEST_POINTS:
+        raise ValueError(
+            f"got {len(cloud)} points, {int(known.sum())} of them finite with a normal, at {places} different places; "
+            f"Poisson needs {_FEWEST_POINTS}"
+        )
+    return cloud.select(known)
 
 
 def _triangles(z: np.ndarray, edge_threshold: float) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..depth.usable import describe, usable_maps
 from .camera import as_float, check_intrinsics, expand_intrinsics, pixel_intrinsics, unproject
 from .normals import normals_from_points
 
@@ -49,7 +50,7 @@ def make_geometry(
     since core's texturing node needs the key. `normals` adds them (see normals.py), which costs more than all the rest;
     core's nodes and ours derive them where they need them. Raises ValueError for wrong shapes.
     """
-    valid = usable_depth(depth, valid)
+    valid = usable_maps(depth, valid)
     depth = torch.where(valid, as_float(depth), torch.inf)
     batch, height, width = depth.shape
     intrinsics = expand_intrinsics(intrinsics, batch).to(depth).clone()
@@ -81,7 +82,7 @@ def read_geometry(packet: dict[str, Any]) -> Geometry:
     if "intrinsics" not in packet:
         raise ValueError("geometry has no intrinsics (a panorama, or another pack's packet); add a camera first")
     depth = packet["depth"]
-    valid = usable_depth(depth, packet.get("mask"))
+    valid = usable_maps(depth, packet.get("mask"))
     depth = as_float(depth)
     intrinsics = expand_intrinsics(packet["intrinsics"], depth.shape[0]).to(depth)
     points = _optional(packet, "points", depth)
@@ -101,23 +102,10 @@ def with_camera(packet: dict[str, Any], intrinsics: Tensor) -> dict[str, Any]:
     Also for packets without a camera. ValueError for panoramas, whose depth is not along one axis.
     """
     if not isinstance(packet, dict) or "depth" not in packet:
-        raise ValueError(f"got {_describe(packet)}, expected a MOGE_GEOMETRY dict with depth")
+        raise ValueError(f"got {describe(packet)}, expected a MOGE_GEOMETRY dict with depth")
     if "intrinsics" not in packet and "points" in packet:
         raise ValueError("this geometry is a panorama (points without a camera); it cannot be seen by one camera")
     return make_geometry(packet["depth"], packet.get("mask"), intrinsics, packet.get("image"))
-
-
-def usable_depth(depth: Tensor, valid: Tensor | None = None) -> Tensor:
-    """(B,H,W) bool: pixels that are valid, finite and positive. ValueError for wrong shapes."""
-    if not isinstance(depth, Tensor) or depth.ndim != 3 or 0 in depth.shape:
-        raise ValueError(f"got depth {_describe(depth)}, expected a tensor (B,H,W) with at least one pixel")
-    usable = (depth > 0) & (depth < torch.inf)  # NaN is neither
-    if valid is None:
-        return usable
-    if not isinstance(valid, Tensor) or valid.shape != depth.shape:
-        raise ValueError(f"got a mask {_describe(valid)} for depth {tuple(depth.shape)}, expected the same shape")
-    keep = valid if valid.dtype == torch.bool else valid > 0.5
-    return usable & keep.to(depth.device)
 
 
 def geometry_from_da3(
@@ -138,9 +126,9 @@ def geometry_from_da3(
     normalises K at any size.
     """
     if not isinstance(packet, dict) or "depth" not in packet:
-        raise ValueError(f"got {_describe(packet)}, expected a DA3_GEOMETRY dict with depth")
+        raise ValueError(f"got {describe(packet)}, expected a DA3_GEOMETRY dict with depth")
     depth = packet["depth"]
-    valid = usable_depth(depth)
+    valid = usable_maps(depth)
     sky = _optional(packet, "sky", depth)
     if sky is not None:
         valid &= sky.to(depth.device) < sky_threshold
@@ -203,14 +191,14 @@ def _optional(packet: dict[str, Any], key: str, depth: Tensor) -> Tensor | None:
         return None
     expected = (*depth.shape, 3) if key in ("points", "normal") else tuple(depth.shape)
     if not isinstance(value, Tensor) or tuple(value.shape) != expected:
-        raise ValueError(f"got {key} {_describe(value)} for depth {tuple(depth.shape)}, expected {expected}")
+        raise ValueError(f"got {key} {describe(value)} for depth {tuple(depth.shape)}, expected {expected}")
     return value
 
 
 def _check_image(image: Tensor, depth: Tensor) -> Tensor:
     """(B,H,W,3) float on the CPU; further channels are dropped, as core does."""
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3:
-        raise ValueError(f"got an image {_describe(image)}, expected (B,H,W,3)")
+        raise ValueError(f"got an image {describe(image)}, expected (B,H,W,3)")
     if image.shape[:3] != depth.shape:
         raise ValueError(
             f"got an image of {tuple(image.shape[:3])} for depth of {tuple(depth.shape)} (batch, rows, columns); "
@@ -228,7 +216,3 @@ def _finite(points: Tensor) -> Tensor:
             for row, row_result in zip(image, result, strict=True):
                 np.isfinite(row[:, 0] + row[:, 1] + row[:, 2], out=row_result)
     return torch.from_numpy(finite).to(points.device)
-
-
-def _describe(value: object) -> str:
-    return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"

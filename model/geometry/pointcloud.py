@@ -160,9 +160,9 @@ def to_bytes(colors: np.ndarray) -> np.ndarray:
 
 
 def surface_normals(geometry: Geometry, edge_threshold: float) -> Tensor:
-    """(B,H,W,3): the packet's normals, or else those of its points (see normals.py)."""
+    """(B,H,W,3): the packet's normals, 0 where they are not finite, or else those of its points (see normals.py)."""
     if geometry.normal is not None:
-        return geometry.normal
+        return torch.where(geometry.normal.isfinite().all(-1, keepdim=True), geometry.normal, 0.0)
     return normals_from_points(geometry.points, geometry.valid, edge_threshold)
 
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..depth.codec import usable
+from ..depth.usable import usable_depth
 from .order import StepOrder, sample_draws
 
 Size = tuple[int, int]  # (height, width)
@@ -195,5 +195,5 @@ def check_depth(name: str, depth: Tensor) -> None:
     """Raises UnusableSample for a map without a single known finite depth, or with negative ones."""
     if bool((depth < 0).any()):
         raise UnusableSample(name, "negative depth")
-    if not bool(usable(depth).any()):
+    if not bool(usable_depth(depth).any()):
         raise UnusableSample(name, "no valid depth")

@@ -8,7 +8,7 @@ any device (up to rounding). Values that remain are not changed. Letters: B maps
 import torch
 import torch.nn.functional as F
 
-from ..depth.codec import usable
+from ..depth.usable import usable_depth
 
 # Share of the picture's pixels each way keeps, least and most.
 SHARES = {"lidar": (0.02, 0.12), "sfm": (0.02, 0.10), "regions": (0.25, 0.60)}
@@ -42,7 +42,7 @@ def sparsify(
     limits = torch.tensor(list(SHARES.values()), device=depth.device)[chosen]  # (B,2)
     share = limits[:, 0] + (limits[:, 1] - limits[:, 0]) * _rand(generator, depth, batch)
 
-    known = usable(depth)
+    known = usable_depth(depth)
     scores = torch.stack(
         (
             _lidar(depth, share, generator),

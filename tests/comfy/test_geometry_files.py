@@ -11,10 +11,13 @@ import torch
 import trimesh
 from geometry_graphs import CLOUD, LOAD, MESH, GeometryCase, P
 from graphs import Graph
+from modality_forcing.model.depth.files import load_depth
 from modality_forcing.tasks.host.server import GraphError
+from PIL import Image
 
 GLTF = np.array([1.0, -1.0, -1.0])
 HEIGHT, WIDTH = 6, 8
+SAVE = {"format": "png (16 bit)", "unit": "metre", "step": 0.0}
 FORMATS = ["png (16 bit)", "exr (32 bit)", "npy (32 bit)", "tiff (32 bit)"]
 
 
@@ -170,6 +173,69 @@ def test_depth_that_does_not_fit_the_step(case):
     graph = Graph()
     save_depth(graph, case.geometry(graph, torch.full((1, 2, 2), 100.0)), step=0.001)
     refused(case, graph, "does not fit 16 bits", "EXR")
+
+
+@pytest.mark.parametrize("range_from", ["per batch", "fixed"])
+def test_ranges_of_png(case, range_from):
+    """One far pixel takes neither the levels of its own picture nor the step of the sequence."""
+    depth = torch.rand(2, 40, 50, generator=torch.manual_seed(0)) + 1.0
+    depth[0, 0, 0] = 400_000.0
+    graph = Graph()
+    settings = {"range_from": range_from, "far": 2.0, "clip_percent": 0.1}
+    node = graph.add(
+        f"{P}SaveDepth", geometry=case.geometry(graph, depth), filename_prefix="depth/range", **SAVE, **settings
+    )
+    paths = case.files(case.server.run(graph.prompt), node, "images")
+    loaded = [load_depth(path) for path in paths]
+    levels = [cv2.imread(str(path), cv2.IMREAD_UNCHANGED) for path in paths]
+    assert levels[0][0, 0] == 65535 and len(np.unique(levels[0])) > 1900
+    far = 2.0 if range_from == "fixed" else float(depth.max(2).values.max(1).values[1])
+    for got, wanted in zip(loaded, depth, strict=True):
+        torch.testing.assert_close(got.depth[0], wanted.clamp_max(far), atol=1e-3, rtol=0)
+
+
+def test_exr_channels_by_name(case):
+    depth = np.float32([[1, 2], [3, 4]])
+    name = "channels.exr"
+    channels = {"R": depth * 0, "G": depth * 0, "B": depth * 0, "Z": depth, "far.Z": depth * 10}
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, channels).write(str(case.server.base / "input" / name))
+    for channel, factor in (("", 1), (" far ", 10)):
+        graph = Graph()
+        loaded = graph.add(f"{P}LoadDepth", file=name, **LOAD, channel=channel)
+        geometry, text = case.run(graph, geometry=loaded[0], text=[loaded[2]])
+        assert geometry["depth"][0].tolist() == (depth * factor).tolist()
+        assert f"channel {'far.Z' if channel else 'Z'}" in text[0]
+    graph = Graph()
+    graph.add("PreviewAny", source=graph.add(f"{P}LoadDepth", file=name, **LOAD, channel="left")[2])
+    refused(case, graph, name, "left", "far.Z")
+
+
+def test_files_carry_the_workflow(case):
+    depth, image = plane()
+    graph = Graph()
+    geometry = case.geometry(graph, depth, image=case.image(graph, image))
+    png, exr = (save_depth(graph, geometry, "depth/workflow", format) for format in FORMATS[:2])
+    cloud = graph.add(f"{P}PointCloud", geometry=geometry, **CLOUD)[0]
+    ply = graph.add(f"{P}SavePointCloud", point_cloud=cloud, filename_prefix="3d/workflow", format="ply")
+    glb = graph.add(
+        f"{P}SaveMesh", mesh=graph.add(f"{P}Mesh", geometry=geometry, **MESH), filename_prefix="3d/workflow"
+    )
+    outputs = case.server.run(graph.prompt)
+    saves = {"images": (png,), "files": (exr,), "3d": (ply, glb)}
+    paths = [case.files(outputs, node, kind)[0] for kind, nodes in saves.items() for node in nodes]
+    with Image.open(paths[0]) as picture:
+        found = [picture.text["prompt"]]
+    with OpenEXR.File(str(paths[1])) as file:
+        found.append(file.header()["prompt"])
+    head = paths[2].read_bytes().split(b"end_header")[0].decode()
+    found.append(
+        "".join(line.removeprefix("comment prompt ") for line in head.splitlines() if "comment prompt" in line)
+    )
+    content = paths[3].read_bytes()
+    found.append(json.loads(content[20 : 20 + struct.unpack_from("<I", content, 12)[0]])["asset"]["extras"]["prompt"])
+    for text in found:
+        assert {node["class_type"] for node in json.loads(text).values()} >= {f"{P}SaveDepth", f"{P}SaveMesh"}
 
 
 @pytest.mark.parametrize("format", ["ply", "glb"])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from modality_forcing.model.geometry import camera, files, mesh, packets
+from modality_forcing.model.geometry.mesh import Mesh
 from modality_forcing.model.geometry.pointcloud import PointCloud, point_clouds
 
 K = camera.intrinsics_from_focal_px(10.0, 8, 6)
@@ -132,3 +133,68 @@ def test_files_are_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match="not overwritten"):
         files.save_ply(path, cloud(False))
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.ply"]
+
+
+def square(**changes):
+    """Two triangles over four vertices."""
+    parts = {
+        "vertices": np.float32([[0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]),
+        "faces": np.int64([[0, 1, 2], [0, 2, 3]]),
+        "uvs": np.float32([[0, 0], [1, 0], [1, 1], [0, 1]]),
+    }
+    return Mesh(**(parts | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"faces": np.int64([[0, 1, 4]])}, "vertices 0 to 4, expected 0 to 3"),
+        ({"faces": np.int64([[0, 1, -1]])}, "vertices -1 to 1"),
+        ({"faces": np.int64([[0, 1, 2, 3]])}, "faces of shape"),
+        ({"uvs": np.zeros((3, 2), np.float32)}, r"uvs of shape \(3, 2\), expected \(4, 2\)"),
+        ({"vertices": np.full((4, 3), np.nan, np.float32)}, "vertices that are not finite"),
+        ({"normals": np.full((4, 3), np.inf, np.float32)}, "normals that are not finite"),
+        ({"colors": np.zeros((5, 3), np.uint8)}, "colors of shape"),
+        ({"faces": np.empty((0, 3), np.int64)}, "no triangles"),
+    ],
+)
+def test_meshes_that_no_viewer_could_read_are_refused(tmp_path, changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        files.save_glb(tmp_path / "a.glb", square(**changes))
+    assert list(tmp_path.iterdir()) == [] and files.save_glb(tmp_path / "a.glb", square())
+
+
+@pytest.mark.parametrize("save", [files.save_ply, files.save_glb])
+def test_clouds_with_nan_are_refused(tmp_path, save):
+    good = cloud()
+    for name in ("points", "normals"):
+        values = getattr(good, name).copy()
+        values[0, 1] = np.nan
+        with pytest.raises(ValueError, match=f"{name} that are not finite"):
+            save(tmp_path / f"a.{save.__name__[-3:]}", PointCloud(**{**vars(good), name: values}))
+
+
+def test_normals_in_ply_have_unit_length():
+    body = files.ply_bytes(cloud()).split(b"end_header\n", 1)[1]
+    rows = np.frombuffer(body, np.dtype([("p", "<f4", 3), ("n", "<f4", 3), ("c", "u1", 3)]))
+    np.testing.assert_allclose(rows["n"], [[0, -0.6, 0.8], [0, 0, 1]], rtol=1e-6)
+
+
+def test_a_packets_own_broken_normals_do_not_reach_files():
+    packet = scene()
+    packet["normal"] = torch.full((1, 6, 8, 3), torch.nan)
+    (made,) = point_clouds(packet, normals=True)
+    assert not made.normals.any() and files.ply_bytes(made)
+
+
+def test_notes_are_kept_and_break_no_reader(tmp_path):
+    trimesh = pytest.importorskip("trimesh")
+    notes = {"workflow": json.dumps({"note": "end_header <\u00e9> \U0001f600 " + "x" * 5000}), "prompt": "two\nlines"}
+    path = files.save_ply(tmp_path / "a.ply", cloud(), notes)
+    head = path.read_bytes().split(b"end_header\n", 1)[0].decode("ascii").splitlines()
+    text = "".join(line.removeprefix("comment workflow ") for line in head if line.startswith("comment workflow "))
+    assert json.loads(text) == json.loads(notes["workflow"]) and max(map(len, head)) < 250
+    assert "comment prompt two lines" in head
+    assert trimesh.load(path).vertices.shape == (2, 3)
+    document, _ = parts(files.save_glb(tmp_path / "a.glb", square(), notes).read_bytes())
+    assert document["asset"]["extras"] == notes

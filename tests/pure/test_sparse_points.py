@@ -13,7 +13,7 @@ def test_lines_of_every_kind():
     assert parse_points("\n# nothing\n").shape == (0, 4)
 
 
-@pytest.mark.parametrize("line", ["1, 2", "1, 2, 3, 4, 5", "1, zwei, 3", "1, 2, nan", "1, 2, inf"])
+@pytest.mark.parametrize("line", ["1, 2", "1, 2, 3, 4, 5", "1, zwei, 3", "1, 2, nan", "1, 2, inf", "1, 2, 3, 0.5"])
 def test_bad_lines_are_named(line):
     with pytest.raises(ValueError, match="line 2"):
         parse_points(f"1 2 3\n{line}")

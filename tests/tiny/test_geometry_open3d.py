@@ -5,7 +5,7 @@ import pytest
 import torch
 from modality_forcing.model.geometry import camera, files, packets
 from modality_forcing.model.geometry.mesh import grid_meshes, poisson_mesh
-from modality_forcing.model.geometry.pointcloud import point_clouds, remove_outliers
+from modality_forcing.model.geometry.pointcloud import PointCloud, point_clouds, remove_outliers
 
 open3d = pytest.importorskip("open3d")
 WIDTH, HEIGHT = 64, 48
@@ -27,7 +27,7 @@ def packet():
 
 def test_ply_reads_back(tmp_path, packet):
     (cloud,) = point_clouds(packet, normals=True)
-    got = open3d.io.read_point_cloud(str(files.save_ply(tmp_path / "a.ply", cloud)))
+    got = open3d.io.read_point_cloud(str(files.save_ply(tmp_path / "a.ply", cloud, {"workflow": "x" * 50000})))
     np.testing.assert_array_equal(np.asarray(got.points).astype(np.float32), cloud.points * GLTF.astype(np.float32))
     np.testing.assert_allclose(np.asarray(got.normals), cloud.normals * GLTF, atol=1e-7)
     np.testing.assert_allclose(np.asarray(got.colors) * 255, cloud.colors, atol=1e-4)
@@ -61,3 +61,31 @@ def test_poisson_finds_the_sphere(packet):
     ahead = corners[:, 0, 2] < 2.3
     assert ((normals * corners[:, 0]).sum(1) < 0)[ahead].mean() > 0.99  # fronts face the camera
     files.glb_bytes(shape)
+
+
+def test_points_that_open3d_cannot_take_are_refused():
+    """One place, few points and NaN end the process inside of Open3D; no surface comes back as an empty mesh."""
+    rng = np.random.default_rng(0)
+    points = rng.random((50, 3)).astype(np.float32)
+    facing = np.tile(np.float32([0, 0, -1]), (50, 1))
+    broken = {
+        "one": points[:1],
+        "one place": np.ones_like(points),
+        "three places": np.repeat(points[:3], 20, axis=0)[:50],
+        "nan": np.where(np.arange(50)[:, None] < 47, np.float32(np.nan), points),
+        "none": points[:0],
+        "too far": points * np.float32(1e38),
+    }
+    for name, values in broken.items():
+        count = len(values)
+        cloud = PointCloud(values, np.zeros((count, 3), np.uint8), np.ones(count, np.float32), facing[:count])
+        with pytest.raises(ValueError, match="Poisson"):
+            poisson_mesh(cloud, depth=5)
+            raise AssertionError(name)
+    whole = PointCloud(points, np.zeros((50, 3), np.uint8), np.ones(50, np.float32))
+    with pytest.raises(ValueError, match="normals"):
+        poisson_mesh(whole)
+    some = PointCloud(
+        np.concatenate((points, broken["nan"])), np.zeros((100, 3), np.uint8), np.ones(100), np.tile(facing, (2, 1))
+    )
+    assert len(poisson_mesh(some, depth=5).faces) > 100
