@@ -14,7 +14,9 @@ from . import (
     pictures,
     pointcloud,
     previews,
+    scene,
     small_model,
+    sparse,
     tiles,
     upscale,
     video,
@@ -32,4 +34,4 @@ NODES = [
 ]
 NODES += [*pictures.NODES, *depth_files.NODES, *metric.NODES, *camera.NODES]
 NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES]
-NODES += [*upscale.NODES, *ensemble.NODES, *tiles.NODES, *video.NODES]
+NODES += [*upscale.NODES, *ensemble.NODES, *tiles.NODES, *video.NODES, *sparse.NODES, *scene.NODES]

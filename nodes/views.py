@@ -118,6 +118,7 @@ class RenderView(io.ComfyNode):
         intrinsics = _view_camera(lens, size, fov_x_deg, motion.get("camera"))
         view = render_views(clouds, poses, intrinsics, *size, cracks=cracks)
         packet = make_geometry(view.depth, ~view.hole, intrinsics, view.image)
+        packet["pose"] = poses.expand(len(view.depth), -1, -1)  # for 'Add View to Scene'; see pose.py
         return io.NodeOutput(view.image, packet, view.hole.float())
 
 

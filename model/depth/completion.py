@@ -2,12 +2,16 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from .codec import MAX_CODE, contract, expand, patchify, unpatchify
 from .matching import match, match_locally, positive
 
+FINEST = 2  # pixels
 TRUST = 0.5  # a lone point moves its surroundings by two thirds of what it says
+_LEAST, _MOST = 0.01, MAX_CODE - 0.02  # codes of a hundredth and of 50 times the mean depth
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Completed:
     after: float
 
 
-def complete(depth: Tensor, points: Tensor, finest: int = 2) -> Completed:
+def complete(depth: Tensor, points: Tensor, finest: int = FINEST) -> Completed:
     """Fit estimated depth (H,W) to points (H,W), both NaN where unknown.
 
     First a scale and shift for all (a scale alone for few points), then a factor that changes over the picture, from
@@ -41,6 +45,38 @@ def complete(depth: Tensor, points: Tensor, finest: int = 2) -> Completed:
     fitted = positive(depth * scale + shift)
     local = match_locally(fitted[None], points[None], widths(depth.shape, finest), TRUST)[0] if finest else fitted
     return Completed(local, scale, shift, count, _error(fitted, points), _error(local, points))
+
+
+def towards_points(codes: Tensor, points: Tensor, strength: float, finest: int = FINEST) -> Tensor:
+    """Predicted codes (B,256,h,w) moved towards measured points (B,16h,16w), NaN where there is none.
+
+    The prediction is brought to the points as by `complete`, and back to its own scale; `strength` 0..1 says how far.
+    What Marigold-DC (arXiv 2412.13389) finds by gradients through the network is here one step in pixel space. Maps
+    without a point in common with their prediction stay as they are.
+    """
+    pixels = unpatchify(codes.float())
+    depth = expand(pixels.clamp(_LEAST, _MOST))
+    moved = torch.stack([_towards(*pair, finest) for pair in zip(depth, points, strict=True)])
+    return patchify(torch.lerp(pixels, contract(moved).clamp(_LEAST, _MOST), strength)).to(codes)
+
+
+def _towards(depth: Tensor, points: Tensor, finest: int) -> Tensor:
+    """(H,W) depth that fits the points (H,W), still at its own scale and shift."""
+    if not points.isfinite().any():
+        return depth
+    done = complete(depth, points, finest)
+    back = (done.depth - done.shift) / done.scale
+    return torch.where(back.isfinite(), back.clamp_min(_LEAST), depth)
+
+
+def map_of_points(points: np.ndarray, height: int, width: int) -> Tensor:
+    """(H,W) float32, NaN where no point falls, of points (N,3) of x_px, y_px, distance; the nearest one of a pixel."""
+    found = np.full(height * width, np.inf)
+    rows, columns = points[:, 1].astype(np.int64), points[:, 0].astype(np.int64)
+    inside = (points[:, :2] >= 0).all(1) & (rows < height) & (columns < width)
+    np.minimum.at(found, rows[inside] * width + columns[inside], points[inside, 2])
+    found[np.isinf(found)] = np.nan
+    return torch.from_numpy(found.reshape(height, width)).float()
 
 
 def widths(shape: torch.Size, finest: int) -> list[int]:
