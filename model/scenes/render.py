@@ -72,7 +72,7 @@ def generate(
     parts = []
     for start in range(0, len(seeds), chunk):
         index = slice(start, start + chunk)
-        parts.append(_render(take(layout, index), Draws(draws.seeds[index]), size, antialias))
+        parts.append(render_layout(take(layout, index), Draws(draws.seeds[index]), size, antialias))
     rgb, depth, labels, shiny = (torch.cat([part[i] for part in parts]) for i in range(4))
     captions, scenes = describe(draws, layout, labels, depth, style)
     object_ids = torch.where(labels < SURFACE_LABEL, labels, -1)
@@ -112,7 +112,7 @@ def _edges(hits: Hits, seen: torch.Tensor, size: tuple[int, int]) -> torch.Tenso
     return edge.flatten(1)
 
 
-def _render(layout: Layout, draws: Draws, size: tuple[int, int], antialias: bool) -> tuple[torch.Tensor, ...]:
+def render_layout(layout: Layout, draws: Draws, size: tuple[int, int], antialias: bool) -> tuple[torch.Tensor, ...]:
     """rgb (B,3,H,W), depth (B,H,W), labels (B,H,W) as in captions.py, shiny (B,H,W) of a chunk."""
     height, width = size
     used = max(1, int((layout.solids.shape >= 0).sum(1).max()))

@@ -7,6 +7,7 @@ import pytest
 import random_model
 import torch
 from graphs import Graph, Node, relative_error
+from modality_forcing.model.depth.matching import matched
 from modality_forcing.model.scenes import generate
 from modality_forcing.tasks.host.server import GraphError
 from test_demo_nodes import FOLDER, Small
@@ -122,3 +123,102 @@ def test_joint_latents_are_upscaled_as_pixels(small):
     pixels = got[:, 128:].reshape(1, 16, 16, 6, 6).permute(0, 3, 1, 4, 2).reshape(1, 96, 96)
     want = torch.nn.functional.interpolate(depth[:, None], (96, 96), mode="bilinear")[:, 0]
     assert relative_error(pixels, want) < 1e-5
+
+
+def geometry_of(small: Small, graph: Graph, depth: torch.Tensor, mask: torch.Tensor | None = None) -> Node:
+    """Depth (1,H,W) as geometry, by a metric depth picture."""
+    picture = small.tensor(graph, "Image", depth[..., None].expand(*depth.shape, 3) / 10)
+    extra = {} if mask is None else {"mask": small.tensor(graph, "Mask", mask.float())}
+    return graph.add(
+        "ModalityForcingGeometryFromPicture",
+        picture=picture,
+        meaning="metric",
+        near=1.0,
+        far=10.0,
+        scale=10.0,
+        black_is_hole=False,
+        fov_x_deg=55.0,
+        **extra,
+    )
+
+
+@pytest.fixture(scope="module")
+def points() -> tuple[torch.Tensor, torch.Tensor]:
+    """Depth (1,64,96) of a slope in metres, and where it was measured."""
+    depth = torch.linspace(2, 5, 64)[None, :, None].expand(1, 64, 96).contiguous()
+    return depth, torch.rand(1, 64, 96, generator=torch.manual_seed(0)) < 0.05
+
+
+def test_depth_is_fitted_to_points_of_another_size(small, points):
+    depth, known = points
+    graph = Graph()
+    bent = geometry_of(small, graph, depth * torch.linspace(1, 1.2, 96) / 3)
+    larger = [torch.nn.functional.interpolate(x[:, None].float(), scale_factor=2)[:, 0] for x in points]
+    sparse = geometry_of(small, graph, larger[0], larger[1] > 0)
+    fitted = graph.add("ModalityForcingFitToPoints", geometry=bent, sparse=sparse, finest=2)
+    got = small.run(graph, "Depth", geometry=fitted)
+    assert ((got - depth).abs() / depth).mean() < 0.02
+    none = geometry_of(small, graph, depth, torch.zeros_like(known))
+    with pytest.raises(GraphError, match="no point at all"):
+        small.run(
+            graph, "Depth", geometry=graph.add("ModalityForcingFitToPoints", geometry=bent, sparse=none, finest=2)
+        )
+
+
+@pytest.mark.parametrize("sampler, log2_alpha", [("euler", 5.0), ("dpmpp_2m", 0.0), ("euler_ancestral", -2.0)])
+def test_points_pull_the_predicted_depth_and_strength_0_does_nothing(small, pictures, points, sampler, log2_alpha):
+    depth, known = points
+
+    def joint(strength: float | None) -> torch.Tensor:
+        run = Run(small, pictures[:1], sampler, log2_alpha)
+        model, graph = run.schedule, run.graph
+        if strength is not None:
+            sparse = geometry_of(small, graph, depth, known)
+            model = graph.add(
+                "ModalityForcingPointGuidance",
+                model=model,
+                sparse=sparse,
+                width=96,
+                height=64,
+                strength=strength,
+                start_percent=0.0,
+                end_percent=1.0,
+                finest=2,
+            )
+        guider = graph.add("BasicGuider", model=model, conditioning=run.text)
+        empty = graph.add("ModalityForcingEmptyLatent", width=96, height=64, batch_size=1)
+        sampled = graph.add("SamplerCustomAdvanced", guider=guider, latent_image=empty, **run.inputs)
+        return run.depth(graph.add("ModalityForcingDecodeDepth", latent=sampled, fov_x_deg=55.0))
+
+    plain, guided = joint(None), joint(1.0)
+    assert torch.equal(joint(0.0), plain)
+    off = [(matched(x, depth) / depth - 1).abs().nanmedian() for x in (plain.where(plain < 1e9, torch.nan), guided)]
+    assert off[1] < 0.6 * off[0]
+
+
+def test_a_view_is_encoded_painted_and_added(small, pictures):
+    graph = Graph()
+    loaded = small.add(graph)
+    depth = torch.full((1, 64, 96), 3.0)
+    depth[:, 16:48, 32:64] = 1.5
+    geometry = geometry_of(small, graph, depth)
+    cloud = graph.add("ModalityForcingPointCloud", geometry=geometry, edge_threshold=0.1, far=0.0, stride=1)
+    graph.prompt[cloud]["inputs"].update(outlier_neighbours=0, outlier_deviations=2.0, voxel=0.0, normals=False)
+    motion = {name: 0.0 for name in ("up", "forward", "yaw_deg", "pitch_deg", "roll_deg", "pivot", "fov_x_deg")}
+    sizes = {"frames": 1, "width": 0, "height": 0, "cracks": 2, "edge_threshold": 0.1}
+    view = graph.add("ModalityForcingRenderView", geometry=geometry, point_cloud=cloud, right=0.4, **motion, **sizes)
+    encoded = graph.add("ModalityForcingEncodeView", view=view[1], vae=loaded[2], margin=0)
+    painted = small.run(graph, "Image", image=graph.add("MaskToImage", mask=encoded[2]))[..., 0]
+    holes = small.run(graph, "Image", image=graph.add("MaskToImage", mask=view[2]))[..., 0]
+    assert holes.mean() > 0.05 and (painted[holes > 0]).mean() > 0.9
+    assert torch.equal(painted, painted[:, ::16, ::16].repeat_interleave(16, 1).repeat_interleave(16, 2))
+
+    whole = geometry_of(small, graph, torch.full((1, 64, 96), 0.7))
+    added = graph.add("ModalityForcingAddView", scene=cloud, painted=whole, view=view[1], edge_threshold=0.1)
+    got = small.run(graph, "Depth", geometry=added[1])
+    known = holes == 0
+    before = small.run(graph, "Depth", geometry=view[1])
+    assert torch.equal(got[known], before[known]) and got.isfinite().all()
+    with pytest.raises(GraphError, match="without one pose"):
+        other = graph.add("ModalityForcingAddView", scene=cloud, painted=whole, view=whole, edge_threshold=0.1)
+        small.run(graph, "Depth", geometry=other[1])
