@@ -21,6 +21,7 @@ def sample(
     log2_alpha: float | None = None,
     mu: float = DEFAULT_MU,
     strength: float = 1.0,
+    depth_cfg: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample RGB and depth latents with `steps` Euler steps (Modality Forcing, arXiv 2606.13676, sampling).
 
@@ -32,18 +33,20 @@ def sample(
             when cfg is 1.
         mode: "joint", "i2d" (RGB given) or "d2i" (depth given).
         cfg: guidance weight w in u + w (c - u), on both heads; 1 leaves the unconditional pass out.
+        depth_cfg: guidance weight of the depth head where it is another; None: cfg.
         strength: of the given depth in mode "d2i", above 0. Below 1 it is given with noise that falls with the image's,
             the same at all steps (partial depth conditioning; see `levels.given_level`).
 
     Returns:
         (rgb, depth) float32 latents; a given modality comes back as it was.
     """
-    if cfg != 1 and null_context is None:
-        raise ValueError(f"got guidance {cfg} without null_context; pass the embedding of the empty prompt, or cfg=1")
+    weights = (cfg, cfg if depth_cfg is None else depth_cfg)
+    if weights != (1, 1) and null_context is None:
+        raise ValueError(f"got guidance {max(weights)} without null_context; pass that of the empty prompt")
     batch, dtype = rgb.shape[0], module.img_in.weight.dtype
     noise = torch.randn_like(depth.float())
     rgb, depth = rgb.float(), fill_holes(depth.float(), noise)
-    texts = [context] if cfg == 1 else [context, null_context]
+    texts = [context] if weights == (1, 1) else [context, null_context]
     texts = [text.to(dtype).expand(batch, -1, -1) for text in texts]
     t_rgb, t_depth = (levels.to(rgb.device) for levels in trajectory(steps, mode, log2_alpha, mu))
     if mode == "d2i":
@@ -53,7 +56,7 @@ def sample(
         levels = t_rgb[i].expand(batch), t_depth[i].expand(batch)
         seen = add_noise(depth, noise, levels[1]) if mode == "d2i" else depth
         heads = [module(rgb.to(dtype), seen.to(dtype), text, *levels) for text in texts]
-        velocity, depth_x0 = (_guide([head[m].float() for head in heads], cfg) for m in (0, 1))
+        velocity, depth_x0 = (_guide([head[m].float() for head in heads], weights[m]) for m in (0, 1))
         if mode != "d2i":
             depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, depth_x0, levels[1])
         rgb = rgb + (t_rgb[i + 1] - t_rgb[i]) * velocity

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from ..depth.alignment import DepthErrors, evaluate, masked_nearest
-from ..depth.codec import MAX_CODE, decode
+from ..depth.codec import MAX_CODE, decode, unpatchify
 from ..diffusion.levels import add_noise, fill_holes
 from ..diffusion.sampling import sample
+from ..network.config import DEPTH_PATCH
 from .losses import LatentBatch
 
 # Predicted codes are clipped to this range: a code just below 2 decodes to any distance, at or below 0 to none.
@@ -37,16 +38,33 @@ class Row:
     delta1: float  # fraction
     coverage: float  # share of the reference's valid pixels that were compared
     maps: int  # predictions compared; those without a pixel that is valid on both sides are left out
+    blocks: float | None = None  # mean step of the codes across the borders of patches over that elsewhere
 
 
 def table(rows: Iterable[Row]) -> str:
     """Rows as a Markdown table, in percent."""
-    lines = ["| | AbsRel % | δ1 % | pixels % | maps |", "|---|---|---|---|---|"]
+    lines = ["| | AbsRel % | δ1 % | pixels % | maps | blocks |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {row.name} | {100 * row.abs_rel:.2f} | {100 * row.delta1:.1f} | {100 * row.coverage:.1f} | {row.maps} |"
+        f"| {row.name} | {100 * row.abs_rel:.2f} | {100 * row.delta1:.1f} | {100 * row.coverage:.1f} | {row.maps} | "
+        f"{'' if row.blocks is None else format(row.blocks, '.2f')} |"
         for row in rows
     ]
     return "\n".join(lines)
+
+
+def border_and_other_steps(codes: Tensor) -> Tensor:
+    """Mean |difference| of neighbouring pixels of depth codes (B,256,h,w): (B,2), across borders of patches, elsewhere.
+
+    Their ratio is the blockiness: 1 where borders cannot be told. Holes (NaN) do not count.
+    """
+    maps = unpatchify(codes.float())
+    kinds: list[list[Tensor]] = [[], []]
+    for axis in (1, 2):
+        steps = maps.diff(dim=axis).abs().movedim(axis, 1)
+        at_border = torch.arange(steps.shape[1], device=steps.device) % DEPTH_PATCH == DEPTH_PATCH - 1
+        for kind, chosen in zip(kinds, (at_border, ~at_border), strict=True):
+            kind.append(steps[:, chosen].flatten(1))
+    return torch.stack([torch.cat(kind, 1).nanmean(1) for kind in kinds], 1)
 
 
 def evaluate_image_to_depth(
@@ -72,14 +90,15 @@ def evaluate_image_to_depth(
         baselines: with the rows of the constant and the planes, which depend on the data alone.
 
     Returns:
-        Rows "constant", "plane in depth", "plane in space", and for each number of steps "N steps" (mean error of the
-        single runs) and "N steps, mean of R".
+        Rows "the true depth" (for its blocks), "constant", "plane in depth", "plane in space", and for each number of
+        steps "N steps" (mean error of the single runs) and "N steps, mean of R".
     """
     tally = _Tally()
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
         truth, valid = decode(batch.depth)
         if baselines:
+            tally.add("the true depth", evaluate(truth, truth, valid, valid), batch.depth)
             tally.add("constant", evaluate(torch.ones_like(truth), truth, None, valid))
             tally.add("plane in depth", evaluate(fit_planes(truth, valid), truth, None, valid))
             tally.add("plane in space", evaluate(fit_planes(truth, valid, inverse=True), truth, None, valid))
@@ -88,10 +107,11 @@ def evaluate_image_to_depth(
             name = f"{steps} step{'s' if steps > 1 else ''}"
             codes = [sample(module, batch.rgb, x, batch.context, None, steps=steps, mode="i2d")[1] for x in noises]
             for code in codes:
-                tally.add(name, _compare(_decoded(code, max_code), (truth, valid)))
+                tally.add(name, _compare(_decoded(code, max_code), (truth, valid)), code.clamp(MIN_CODE, max_code))
             if runs > 1:
                 mean = torch.stack(codes).mean(0)
-                tally.add(f"{name}, mean of {runs}", _compare(_decoded(mean, max_code), (truth, valid)))
+                errors = _compare(_decoded(mean, max_code), (truth, valid))
+                tally.add(f"{name}, mean of {runs}", errors, mean.clamp(MIN_CODE, max_code))
     return tally.rows()
 
 
@@ -122,6 +142,7 @@ def joint_consistency(
     null_context: Tensor | None = None,
     seed: int = 0,
     max_code: float = DEFAULT_MAX_CODE,
+    depth_cfg: float | None = None,
 ) -> list[Row]:
     """Does jointly generated depth fit the generated image? Its errors against an estimator's depth of that image.
 
@@ -134,11 +155,11 @@ def joint_consistency(
     for batch in batches:
         noise = _noise(batch.rgb, generator), _noise(batch.depth, generator)
         for log2_alpha in log2_alphas:
-            rgb, code = sample(
-                module, *noise, batch.context, null_context, steps=steps, mode="joint", cfg=cfg, log2_alpha=log2_alpha
-            )
+            options = {"steps": steps, "mode": "joint", "cfg": cfg, "depth_cfg": depth_cfg, "log2_alpha": log2_alpha}
+            rgb, code = sample(module, *noise, batch.context, null_context, **options)
             predicted, reference = _decoded(code, max_code), estimator(rgb, batch.context)
-            tally.add(f"log2_alpha {log2_alpha:g}", _compare(predicted, reference))
+            errors = _compare(predicted, reference)
+            tally.add(f"log2_alpha {log2_alpha:g}", errors, code.clamp(MIN_CODE, max_code))
         if len(noise[0]) > 1:
             tally.add("other image", _compare(predicted, _rolled(reference)))
     return tally.rows()
@@ -253,18 +274,23 @@ class _Tally:
 
     def __init__(self) -> None:
         self.errors: dict[str, list[DepthErrors]] = {}
+        self.steps: dict[str, list[Tensor]] = {}
 
-    def add(self, name: str, errors: DepthErrors) -> None:
+    def add(self, name: str, errors: DepthErrors, codes: Tensor | None = None) -> None:
+        """`codes`: the predicted latents, for their blocks."""
         self.errors.setdefault(name, []).append(errors)
+        if codes is not None:
+            self.steps.setdefault(name, []).append(border_and_other_steps(codes))
 
     def rows(self) -> list[Row]:
-        return [self._row(name, parts) for name, parts in self.errors.items()]
+        return [self._row(name, parts, self.steps.get(name)) for name, parts in self.errors.items()]
 
     @staticmethod
-    def _row(name: str, parts: list[DepthErrors]) -> Row:
+    def _row(name: str, parts: list[DepthErrors], steps: list[Tensor] | None) -> Row:
         def mean(values: list[Tensor]) -> float:
             return torch.cat(values).nanmean().item()
 
+        at_borders, elsewhere = torch.cat(steps).nanmean(0).tolist() if steps else (0.0, 0.0)
         compared = torch.cat([part.abs_rel for part in parts]).isfinite().sum().item()
         return Row(
             name,
@@ -272,6 +298,7 @@ class _Tally:
             mean([part.delta1 for part in parts]),
             mean([part.coverage for part in parts]),
             compared,
+            at_borders / elsewhere if elsewhere else None,
         )
 
 

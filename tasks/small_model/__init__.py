@@ -1,1 +1,1 @@
-"""The bundled small model's story in one place: its family of training runs, its figures, and its files."""
+"""The bundled small model's story in one place: `python -m tasks.small_model family | report | bundle`."""

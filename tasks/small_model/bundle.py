@@ -4,6 +4,7 @@ Words that the training data never used are left out of the list, so that a user
 untrained embedding of a word.
 """
 
+import argparse
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -48,3 +49,16 @@ def bundle(model: str | Path, codec: str | Path, data: str | Path, out: str | Pa
     copyfile(codec, out.parent / CODEC_FILE)
     save_transformer(sized, out)
     return {path.name: path.stat().st_size for path in (out, out.parent / CODEC_FILE, out.parent / WORDS_FILE)}
+
+
+def main(arguments: list[str]) -> int:
+    """Write the folder and print its sizes; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.small_model bundle", description=__doc__)
+    parser.add_argument("model", help="the finished checkpoint")
+    parser.add_argument("--codec", required=True, help="the image codec it was trained with")
+    parser.add_argument("--data", required=True, help="the encoded samples it was trained on")
+    parser.add_argument("--out", required=True, help="the checkpoint to write; its codec and words go beside it")
+    options = parser.parse_args(arguments)
+    for name, size in bundle(options.model, options.codec, options.data, options.out).items():
+        print(f"{size / 1e6:7.2f} MB  {name}")
+    return 0

@@ -3,6 +3,7 @@
 `python -m tasks.small_model family` does the runs that are missing, one after the other; an interrupted one goes on.
 """
 
+import argparse
 import logging
 import subprocess
 import sys
@@ -73,3 +74,12 @@ def train_family(only: list[str] | None = None) -> None:
 
 def _source(width: int) -> str:
     return f"model.source={(FAMILY / f't2i_{width}' / FINAL).as_posix()}"
+
+
+def main(arguments: list[str]) -> int:
+    """Do the missing runs; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.small_model family", description=__doc__)
+    parser.add_argument("only", nargs="*", metavar="RUN", help="by name; all if none is given")
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train_family(parser.parse_args(arguments).only)
+    return 0

@@ -163,6 +163,8 @@ def test_guidance_moves_away_from_the_empty_prompt():
     rgb, depth = sample(Gaussian(), *noise, *texts, steps=1, mode="joint", cfg=3.0)
     torch.testing.assert_close(rgb, torch.full_like(rgb, 1.5))
     torch.testing.assert_close(depth, torch.full_like(depth, 1.5))
+    rgb, depth = sample(Gaussian(), *noise, *texts, steps=1, mode="joint", cfg=3.0, depth_cfg=1.0)
+    torch.testing.assert_close((rgb.mean().item(), depth.mean().item()), (1.5, 0.5))
     with pytest.raises(ValueError, match="guidance 3.0 without null_context"):
         sample(Gaussian(), *noise, texts[0], None, steps=1, mode="joint", cfg=3.0)
 

@@ -10,8 +10,7 @@ from modality_forcing.model.network.checkpoint import load_transformer, save_tra
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
 from modality_forcing.tasks import SMALL_MODEL
-from modality_forcing.tasks.small_model import report
-from modality_forcing.tasks.small_model.__main__ import main
+from modality_forcing.tasks.small_model import bundle, report
 from safetensors.torch import save_file
 
 WORDS = TextEncoder(tuple(f"{a}{b}" for a in "abcd" for b in "abcdefgh"), 6)  # 32 words: 48 wide
@@ -31,7 +30,10 @@ def trained(tmp_path):
     store = tmp_path / "store"
     store.mkdir()
     texts = WORDS.tokens(["ab dh", "ca", ""]).to(torch.int16)
-    save_file({"rgb": torch.zeros(3, 128, 1, 1), "text": texts}, store / "part-000000.safetensors")
+    save_file(
+        {"rgb": torch.zeros(3, 128, 1, 1), "depth": torch.zeros(3, 256, 1, 1), "text": texts},
+        store / "part-000000.safetensors",
+    )
     WORDS.save(store / "words.json")
     (store / "store.json").write_text(json.dumps({"text": "tokens", "far_code": 2.0, "mirror": False}))
     return tmp_path
@@ -40,7 +42,7 @@ def trained(tmp_path):
 def test_unused_words_go_and_the_others_mean_the_same(trained, capsys):
     out = trained / "small" / "small.safetensors"
     arguments = [trained / "model.safetensors", "--codec", trained / "codec.safetensors", "--data", trained / "store"]
-    assert main(["bundle", *map(str, arguments), "--out", str(out)]) == 0
+    assert bundle.main([*map(str, arguments), "--out", str(out)]) == 0
     words = TextEncoder.load(out.parent / "words.json")
     assert words.words == ("ab", "ca", "dh") and words.width == 16 and words.length == WORDS.length
     assert "small.safetensors" in capsys.readouterr().out
@@ -69,5 +71,5 @@ def test_the_bundled_model_is_small_and_whole():
 def test_a_report_names_every_part_unless_told(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(report, "report", lambda parts: asked.append(list(parts)) or "figures")
-    assert main(["report"]) == main(["report", "shipped"]) == 0
+    assert report.main([]) == report.main(["shipped"]) == 0
     assert asked == [["family", "shipped"], ["shipped"]] and "figures" in capsys.readouterr().out

@@ -6,6 +6,7 @@ from modality_forcing.model.depth.codec import encode, patchify
 from modality_forcing.model.network.checkpoint import load_transformer
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.training.evaluation import (
+    border_and_other_steps,
     depth_to_image_consistency,
     evaluate_image_to_depth,
     fit_planes,
@@ -64,7 +65,7 @@ def test_perfect_and_affine_answers_have_no_error():
         rows = by_name(
             evaluate_image_to_depth(StandIn(clean_depth=lambda rgb, x, code=code: code), [batch_of(depth)], (1, 10))
         )
-        assert list(rows) == ["constant", "plane in depth", "plane in space", "1 step", "10 steps"]
+        assert list(rows) == ["the true depth", "constant", "plane in depth", "plane in space", "1 step", "10 steps"]
         for name in ("1 step", "10 steps"):
             assert rows[name].abs_rel < 1e-5 and rows[name].delta1 == 1 and rows[name].coverage == 1
             assert rows[name].maps == 2
@@ -104,6 +105,18 @@ def test_errors_are_those_of_valid_pixels_and_maps_without_any_are_left_out():
     rows = by_name(evaluate_image_to_depth(StandIn(clean_depth=lambda rgb, x: code), [batch_of(depth)], (1,)))
     row = rows["1 step"]
     assert row.maps == 1 and row.abs_rel < 1e-5
+
+
+def test_blocks_are_steps_between_patches_over_those_inside():
+    ramp = torch.arange(64.0).expand(1, 64, 64) / 100  # steps of 0.01 across, none down
+    even = border_and_other_steps(patchify(ramp))[0]
+    torch.testing.assert_close(even, torch.tensor([0.005, 0.005]))
+    stairs = ramp + 0.02 * (torch.arange(64) // 16)  # 0.03 at the borders across
+    torch.testing.assert_close(border_and_other_steps(patchify(stairs))[0], torch.tensor([0.015, 0.005]))
+    stairs[:, :, 40:] = torch.nan
+    torch.testing.assert_close(border_and_other_steps(patchify(stairs))[0, 1], torch.tensor(0.005), rtol=1e-2, atol=0)
+    rows = by_name(evaluate_image_to_depth(StandIn(clean_depth=lambda rgb, x: x), [batch_of(wavy())], (1,), runs=16))
+    assert rows["1 step"].blocks == pytest.approx(1, abs=0.02) and "| 1.0" in table(rows.values())  # plain noise
 
 
 def test_mean_of_runs_is_better_than_one():
@@ -204,4 +217,4 @@ def test_same_seed_same_table(golden):
     first, second, other = (evaluate_image_to_depth(module, [batch], (2,), runs=2, seed=seed) for seed in (1, 1, 2))
     assert first == second and first[-1] != other[-1] and first[0] == other[0]
     lines = table(first).splitlines()
-    assert len(lines) == 2 + len(first) and lines[2].startswith("| constant | ")
+    assert len(lines) == 2 + len(first) and lines[2].startswith("| the true depth | ")
