@@ -30,6 +30,9 @@ class TransformerConfig:
     rope_theta: int = 2000
 
     def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_heads", "mlp_size", "text_width", "rgb_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected at least 1")
         if self.hidden_size % self.num_heads or self.head_size % 8:
             raise ValueError(
                 f"hidden_size {self.hidden_size} over {self.num_heads} heads gives heads of "
@@ -59,24 +62,35 @@ VARIANTS = {
 def config_from_shapes(shapes: Shapes) -> TransformerConfig:
     """Read the sizes off the tensor shapes of an unprefixed state dict.
 
-    Raises KeyError for the first tensor it needs and does not find.
+    Raises KeyError for the first tensor it needs and does not find, ValueError for tensors of other dimensions and for
+    blocks that are not numbered from 0 without gaps.
     """
-    hidden_size, rgb_channels = shapes["img_in.weight"]
-    (head_size,) = shapes["double_blocks.0.img_attn.norm.query_norm.scale"]
+    hidden_size, rgb_channels = _dimensions(shapes, "img_in.weight", 2)
+    (head_size,) = _dimensions(shapes, "double_blocks.0.img_attn.norm.query_norm.scale", 1)
     return TransformerConfig(
         hidden_size=hidden_size,
-        num_heads=hidden_size // head_size,
-        double_blocks=_count_blocks(shapes, "double_blocks."),
-        single_blocks=_count_blocks(shapes, "single_blocks."),
-        decoder_blocks=_count_blocks(shapes, "depth_decoder_blocks."),
-        mlp_size=shapes["double_blocks.0.img_mlp.0.weight"][0] // 2,
-        text_width=shapes["txt_in.weight"][1],
+        num_heads=hidden_size // max(head_size, 1),
+        double_blocks=_count_blocks(shapes, "double_blocks"),
+        single_blocks=_count_blocks(shapes, "single_blocks"),
+        decoder_blocks=_count_blocks(shapes, "depth_decoder_blocks"),
+        mlp_size=_dimensions(shapes, "double_blocks.0.img_mlp.0.weight", 2)[0] // 2,
+        text_width=_dimensions(shapes, "txt_in.weight", 2)[1],
         rgb_channels=rgb_channels,
-        depth_channels=shapes["depth_in.weight"][1] if "depth_in.weight" in shapes else 0,
+        depth_channels=_dimensions(shapes, "depth_in.weight", 2)[1] if "depth_in.weight" in shapes else 0,
         cross_stream="cross_alpha_img" in shapes,
     )
 
 
-def _count_blocks(shapes: Shapes, prefix: str) -> int:
-    indices = {key[len(prefix) :].split(".", 1)[0] for key in shapes if key.startswith(prefix)}
-    return 1 + max((int(index) for index in indices if index.isdigit()), default=-1)
+def _dimensions(shapes: Shapes, key: str, count: int) -> tuple[int, ...]:
+    shape = shapes[key]
+    if len(shape) != count:
+        raise ValueError(f"{key} has the shape {tuple(shape)}; expected {count} dimension{'s' * (count > 1)}")
+    return shape
+
+
+def _count_blocks(shapes: Shapes, name: str) -> int:
+    numbers = {key.split(".", 2)[1] for key in shapes if key.startswith(f"{name}.")}
+    odd = numbers - {str(number) for number in range(len(numbers))}
+    if odd:
+        raise ValueError(f"{len(numbers)} {name} should be numbered 0 to {len(numbers) - 1}; found {min(odd)[:20]!r}")
+    return len(numbers)

@@ -77,7 +77,8 @@ class ModalityForcingTransformer(nn.Module):
             self.cross_alpha_depth = nn.Parameter(torch.zeros(1, dtype=torch.float32, device=device))
         self.single_stream_modulation_depth = ModulationLayer(D, 1, operations, **kwargs)
         self.depth_decoder_blocks = single_blocks(config.decoder_blocks)
-        self.depth_decoder_modulation = ModulationLayer(D, 1, operations, **kwargs)
+        if config.decoder_blocks:
+            self.depth_decoder_modulation = ModulationLayer(D, 1, operations, **kwargs)
         # Depth is a smooth ramp over [0, 2): in bfloat16 (8 bits) its output would show bands.
         self.depth_final_layer = Head(
             D, config.depth_channels, depth_head_operations or operations, dtype=torch.float32, device=device

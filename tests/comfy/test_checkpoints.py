@@ -11,6 +11,7 @@ from modality_forcing.model.network.transformer import ModalityForcingTransforme
 from modality_forcing.model.training.from_text_to_image import initialise, trainable_parameters
 from modality_forcing.model.training.level_sampling import TaskMixture, draw_levels
 from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
+from modality_forcing.tasks.host.server import GraphError
 from safetensors.torch import save_file
 
 KEPT = ("norm", "cross_alpha", "img_in", "depth_in", "txt_in")
@@ -52,22 +53,59 @@ def by_layer(state):
     return {**tensors, **{f"{layer}.comfy_quant": note.clone() for layer in layers}}, None
 
 
-@pytest.mark.parametrize("kind", [old_style, by_metadata, by_layer])
+def by_scales(state):
+    """Nothing says that the layers are quantised but their scales."""
+    return quantised(state, "weight_scale")[0], None
+
+
+def sample_file(case, loader, path):
+    """Four joint steps by a file of models/diffusion_models."""
+    graph = Graph()
+    name = {"ModalityForcingLoadModel": "model_name", "UNETLoader": "unet_name"}[loader]
+    model = graph.add(loader, **{name: path.name}, weight_dtype="default")
+    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
+    return case.run(graph, case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0))
+
+
+@pytest.mark.parametrize("kind", [old_style, by_metadata, by_layer, by_scales])
 def test_quantised_file(case, kind):
-    if kind is by_layer and "comfy_quant" not in (case.server.host / "comfy" / "ops.py").read_text(encoding="utf-8"):
-        pytest.skip("this ComfyUI does not know the comfy_quant keys of newer ones")
+    """By our loader and by core's, which knows no prefix `dit.`; on 0.3.75 core itself reads metadata alone."""
     state, metadata = kind(case.module.state_dict())
-    path = case.server.models / "diffusion_models" / f"{kind.__name__}.safetensors"
+    folder = case.server.models / "diffusion_models"
+    path, core = folder / f"{kind.__name__}.safetensors", folder / f"{kind.__name__}_core.safetensors"
     save_file({f"dit.{name}": value.contiguous() for name, value in state.items()}, path, metadata)
+    if metadata:
+        metadata = {key: text.replace("dit.", "") for key, text in metadata.items()}
+    save_file({name: value.contiguous() for name, value in state.items()}, core, metadata)
     case.module = load_transformer(path)
     want = case.reference("joint", 5.0, 4.0, 4)
-    graph = Graph()
-    model = graph.add("ModalityForcingLoadModel", model_name=path.name, weight_dtype="default")
-    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
-    latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0)
-    for got, expected in zip(case.run(graph, latent), want, strict=True):
+    ours = sample_file(case, "ModalityForcingLoadModel", path)
+    for got, expected in zip(ours, want, strict=True):
         # ComfyUI multiplies in bfloat16 or in fp8, the plain module in float32.
         assert relative_error(got, expected) < 0.1
+    for got, expected in zip(sample_file(case, "UNETLoader", core), ours, strict=True):
+        assert torch.equal(got, expected)
+
+
+def test_broken_weights_are_refused_by_both_loaders(case):
+    folder = case.server.models / "diffusion_models"
+    for kind, value in (("NaN", torch.full((64, 64), float("nan"))), ("I32", torch.ones(64, 64, dtype=torch.int32))):
+        path = folder / f"broken_{kind}.safetensors"
+        save_file({**case.module.state_dict(), "double_blocks.0.img_attn.proj.weight": value}, path)
+        for loader in ("ModalityForcingLoadModel", "UNETLoader"):
+            with pytest.raises(GraphError, match=f"double_blocks.0.img_attn.proj.weight .*{kind}"):
+                sample_file(case, loader, path)
+
+
+def test_a_network_without_decoder_blocks(case):
+    plain = ModalityForcingTransformer(replace(case.module.config, decoder_blocks=0))
+    plain.load_state_dict({k: v for k, v in case.module.state_dict().items() if k in plain.state_dict()})
+    path = case.server.models / "diffusion_models" / "no_decoder.safetensors"
+    save_transformer(plain, path)
+    case.module = load_transformer(path)
+    got = sample_file(case, "ModalityForcingLoadModel", path)
+    for mine, expected in zip(got, case.reference("joint", 5.0, 4.0, 4), strict=True):
+        assert relative_error(mine, expected) < 1e-4
 
 
 def test_post_trained_model_loads_at_once(case):
@@ -86,21 +124,15 @@ def test_post_trained_model_loads_at_once(case):
     path = case.server.models / "diffusion_models" / "post_trained.safetensors"
     save_transformer(module, path)
     case.module = load_transformer(path)
-    graph = Graph()
-    model = graph.add("ModalityForcingLoadModel", model_name=path.name, weight_dtype="default")
-    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
-    latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0)
-    for got, expected in zip(case.run(graph, latent), case.reference("joint", 5.0, 4.0, 4), strict=True):
-        assert relative_error(got, expected) < 1e-4
+    got = sample_file(case, "ModalityForcingLoadModel", path)
+    for mine, expected in zip(got, case.reference("joint", 5.0, 4.0, 4), strict=True):
+        assert relative_error(mine, expected) < 1e-4
 
 
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "model.diffusion_model."])
 def test_prefixes(case, prefix):
     path = case.server.models / "diffusion_models" / f"prefix_{len(prefix)}.safetensors"
     save_file({prefix + name: value for name, value in case.module.state_dict().items()}, path)
-    graph = Graph()
-    model = graph.add("ModalityForcingLoadModel", model_name=path.name, weight_dtype="default")
-    schedule = graph.add("ModalityForcingSchedule", model=model, steps=4, shift=1.1, log2_alpha=5.0)
-    latent = case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0)
-    for got, expected in zip(case.run(graph, latent), case.reference("joint", 5.0, 4.0, 4), strict=True):
-        assert relative_error(got, expected) < 1e-4
+    got = sample_file(case, "ModalityForcingLoadModel", path)
+    for mine, expected in zip(got, case.reference("joint", 5.0, 4.0, 4), strict=True):
+        assert relative_error(mine, expected) < 1e-4

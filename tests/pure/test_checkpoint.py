@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from modality_forcing.model.network.checkpoint import (
     save_transformer,
 )
 from modality_forcing.model.network.config import TransformerConfig
+from modality_forcing.model.network.quantised import renamed
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
 from safetensors.torch import load_file, save_file
 
@@ -175,10 +178,128 @@ def test_float16_is_refused(module, write):
         load_transformer(write(module.state_dict()), torch.float16)
 
 
-def test_packed_quantisation_needs_comfyui(module, write):
+LAYER = "single_blocks.0.linear2"  # 32 x 80
+
+
+def stored_fp8(state, **more):
+    """The layer in fp8 with a scale, and what else lies beside it."""
+    scale = state[f"{LAYER}.weight"].abs().max() / 448
+    state[f"{LAYER}.weight"] = (state[f"{LAYER}.weight"] / scale).to(torch.float8_e4m3fn)
+    state[f"{LAYER}.weight_scale"] = scale
+    state.update({f"{LAYER}.{name}": tensor for name, tensor in more.items()})
+
+
+def note(text):
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("described", ["metadata", "notes", "nothing"])
+def test_fp8_layers_however_they_are_described(module, write, described):
     state = dict(module.state_dict())
-    layer = "single_blocks.0.linear2"
-    state[f"{layer}.weight"] = torch.zeros(32, 40, dtype=torch.uint8)
-    state[f"{layer}.weight_scale"] = torch.ones(1)
-    with pytest.raises(CheckpointError, match="linear2.weight holds packed numbers.*Load the file with the nodes"):
+    stored_fp8(state, input_scale=torch.tensor(0.5))
+    text = '{"format": "float8_e4m3fn", "full_precision_matrix_mult": true}'
+    metadata = {"_quantization_metadata": f'{{"layers": {{"{LAYER}": {text}}}}}'} if described == "metadata" else None
+    if described == "notes":
+        state[f"{LAYER}.comfy_quant"] = note(text)
+    path = write(state, metadata=metadata)
+    want = state[f"{LAYER}.weight"].float() * state[f"{LAYER}.weight_scale"]
+    assert torch.equal(load_transformer(path).state_dict()[f"{LAYER}.weight"], want)
+    full = {} if described == "nothing" else {"full_precision_matrix_mult": True}
+    assert read_header(path).layers == {LAYER: {"format": "float8_e4m3fn", **full}}
+
+
+def test_input_scales_keep_their_place_under_todays_name():
+    tensors = {"a.weight": torch.ones(1), "a.scale_weight": torch.ones(1), "a.scale_input": torch.tensor(0.5)}
+    assert set(renamed({**tensors, "scaled_fp8": torch.ones(2)})) == {"a.weight", "a.weight_scale", "a.input_scale"}
+    assert set(renamed({**tensors, "a.scale_input": torch.ones(())})) == {"a.weight", "a.weight_scale"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.update({f"{LAYER}.weight_scale": torch.ones(1)}), "a scale and a weight of F32, and nothing says"),
+        (lambda s: stored_fp8(s, weight_scale=torch.ones(32)), "32 numbers .*expected 1 for a weight of 32 x 80"),
+        (lambda s: stored_fp8(s, weight_scale_2=torch.ones(1)), "weight_scale_2 does not belong to float8_e4m3fn"),
+        (lambda s: s.update({"extra.weight_scale": torch.ones(1)}), "extra.weight_scale is a scale .* no quantised"),
+        (lambda s: s.update({f"{LAYER}.comfy_quant": note("{")}), "comfy_quant is not readable JSON"),
+        (lambda s: s.update({f"{LAYER}.comfy_quant": note("[]")}), "comfy_quant holds list instead of a JSON object"),
+        (lambda s: s.update({f"{LAYER}.comfy_quant": note('{"format": "int3"}')}), "unknown format 'int3'"),
+        (lambda s: s.update({f"{LAYER}.comfy_quant": torch.zeros(9000, dtype=torch.uint8)}), "9000 long"),
+        (
+            lambda s: s.update({f"{LAYER}.comfy_quant": note('{"format": "float8_e4m3fn"}')}),
+            "weight is F32 of shape .*as float8_e4m3fn it must be F8_E4M3",
+        ),
+        (
+            lambda s: s.update({f"{LAYER}.weight": s[f"{LAYER}.weight"].int()}),
+            r"linear2.weight \(I32\) hold no numbers",
+        ),
+        (lambda s: s.update({"cross_alpha_img": torch.ones(1, dtype=torch.bool)}), r"cross_alpha_img \(BOOL\) hold no"),
+        (lambda s: s[f"{LAYER}.weight"].__setitem__((3, 4), float("nan")), "linear2.weight holds NaN"),
+        (lambda s: s["cross_alpha_depth"].fill_(float("inf")), "cross_alpha_depth holds NaN or infinite"),
+        (
+            lambda s: s.update({"img_in.weight": torch.zeros(32)}),
+            r"img_in.weight has the shape \(32,\); expected 2 dim",
+        ),
+        (lambda s: s.update({"txt_in.weight": torch.zeros(())}), r"txt_in.weight has the shape \(\); expected 2 dim"),
+        (lambda s: s.update({"img_in.weight": torch.zeros(0, 128)}), "hidden_size is 0; expected at least 1"),
+        (lambda s: s.update({"single_blocks.100000.x": torch.zeros(1)}), "2 single_blocks should be numbered 0 to 1"),
+        (lambda s: s.update({"double_blocks.01.x": torch.zeros(1)}), "found '01'"),
+        (lambda s: s.update({"depth_in.weight": torch.zeros(32, 64)}), "128 channels of RGB and 64 of depth"),
+    ],
+)
+def test_broken_files_are_refused_by_name(module, write, change, message):
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    change(state)
+    with pytest.raises(CheckpointError, match=message) as error:
         load_transformer(write(state))
+    assert "model.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "_quantization_metadata is not readable JSON"),
+        ("[" * 100000, "_quantization_metadata is not readable JSON"),
+        ('{"layers": [1]}', "holds no"),
+        ('{"layers": {"a": 1}}', "holds no"),
+        ('{"layers": {"a": {"format": "nvfp4"}}}', "a is described as nvfp4 but has no weight"),
+        (f'{{"layers": {{"{LAYER}": {{"format": "mxfp8"}}}}}}', "as mxfp8 it must be F8_E4M3"),
+    ],
+)
+def test_broken_descriptions_are_refused(module, write, text, message):
+    path = write(module.state_dict(), metadata={"_quantization_metadata": text})
+    with pytest.raises(CheckpointError, match=message):
+        read_header(path)
+
+
+def test_a_layer_described_as_quantised_needs_its_scale(module, write):
+    state = dict(module.state_dict())
+    stored_fp8(state)
+    del state[f"{LAYER}.weight_scale"]
+    layers = f'{{"layers": {{"{LAYER}": {{"format": "float8_e4m3fn"}}}}}}'
+    with pytest.raises(CheckpointError, match="described as float8_e4m3fn but has no weight_scale"):
+        read_header(write(state, metadata={"_quantization_metadata": layers}))
+
+
+def test_a_hundred_thousand_blocks_are_refused_at_once(module, write):
+    """Each with one tensor: what they lack is counted, not built."""
+    state = dict(module.state_dict())
+    state.update({f"single_blocks.{i}.x": torch.zeros(0) for i in range(1, 20_000)})
+    start = time.monotonic()
+    with pytest.raises(CheckpointError, match="79996 missing"):
+        read_header(write(state))
+    assert time.monotonic() - start < 2
+
+
+def test_a_network_without_decoder_blocks(write):
+    plain = ModalityForcingTransformer(replace(TINY, decoder_blocks=0)).eval()
+    state = plain.state_dict()
+    assert "depth_decoder_modulation.lin.weight" not in state
+    assert_same(load_transformer(write(state)), state)
+    state["depth_decoder_modulation.lin.weight"] = torch.zeros(96, 32)  # as earlier versions wrote it
+    assert read_header(write(state)).config == plain.config
+
+
+def test_a_safetensors_file_under_another_name(module, write):
+    with pytest.raises(CheckpointError, match="rename it to model.safetensors"):
+        read_header(write(module.state_dict(), "model.pt"))
