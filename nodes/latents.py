@@ -73,7 +73,7 @@ class JoinLatents(io.ComfyNode):
             node_id="ModalityForcingJoinLatents",
             display_name="Join RGB-D Latent",
             category=CATEGORY,
-            description="Joins a FLUX.2 latent and a depth latent. What is not connected is empty. Needed to start "
+            description="Joins a FLUX.2 latent and a depth latent. What is not connected is unknown. Needed to start "
             "from an existing picture (denoise below 1, Set Latent Noise Mask); conditions take plain latents.",
             inputs=[
                 io.Latent.Input("rgb", optional=True, tooltip="FLUX.2 latent, 128 channels, or a joint latent."),
@@ -90,9 +90,9 @@ class JoinLatents(io.ComfyNode):
             raise ValueError("got neither rgb nor depth; connect at least one of them")
         if "depth" in parts:
             check_known(parts["depth"], "depth")
-            parts["depth"] = _fill_unknown(parts["depth"])
         batch, h, w = _common_shape(parts)
         joint = empty_joint(batch, h, w)
+        joint["samples"].fill_(torch.nan)  # unknown, as the holes of a depth map: a sampler fills it
         for name, part in parts.items():
             joint["samples"][:, PARTS[name]] = part
         kept = {k: v for latent in (depth, rgb) if latent for k, v in latent.items() if k != "samples"}
@@ -123,11 +123,6 @@ class SplitLatents(io.ComfyNode):
                 "sampler returns them for a Modality Forcing model"
             )
         return io.NodeOutput(*({**latent, "samples": latent["samples"][:, part]} for part in PARTS.values()))
-
-
-def _fill_unknown(depth: Tensor) -> Tensor:
-    """Holes get the mean code of their map: a latent that is noised and sampled on cannot hold NaN."""
-    return torch.where(depth.isnan(), depth.nanmean((1, 2, 3), keepdim=True), depth)
 
 
 def _common_shape(parts: dict[str, Tensor]) -> tuple[int, int, int]:

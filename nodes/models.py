@@ -81,6 +81,14 @@ class Schedule(io.ComfyNode):
                     tooltip="Which modality resolves first, -5 to 5 in the paper. Above 0 RGB leads and depth follows "
                     "(5: best depth), 0 both at once, below 0 depth leads. No effect while the whole image is given.",
                 ),
+                io.Boolean.Input(
+                    "exact_depth",
+                    default=False,
+                    optional=True,
+                    tooltip="Off: the release's own last steps, which leave grain in depth where it is cleaner than "
+                    "0.05 early: log2_alpha below 0, or very many steps. On: depth ends as the network sees it. Other "
+                    "schedulers than 'simple' and these sigmas are always exact.",
+                ),
             ],
             outputs=[
                 io.Model.Output(
@@ -91,8 +99,8 @@ class Schedule(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, steps: int, shift: float, log2_alpha: float) -> io.NodeOutput:
-        return io.NodeOutput(tilt_depth(model, shift, log2_alpha), base_levels(steps, shift))
+    def execute(cls, model, steps: int, shift: float, log2_alpha: float, exact_depth: bool = False) -> io.NodeOutput:
+        return io.NodeOutput(tilt_depth(model, shift, log2_alpha, exact_depth), base_levels(steps, shift))
 
 
 NODES = [LoadModel, Schedule]

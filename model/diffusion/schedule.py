@@ -45,6 +45,17 @@ def base_levels(steps: int, mu: float = DEFAULT_MU) -> Tensor:
     return shift(torch.linspace(1, 0, steps + 1, dtype=torch.float64), mu).float()  # on the CPU, whatever the device
 
 
+def on_base_levels(levels: Tensor, mu: float = DEFAULT_MU) -> bool:
+    """Whether levels (n,), falling, are the release's own or a stretch of them: evenly spaced before `shift`.
+
+    The tolerance is that of ComfyUI's "simple" scheduler, which takes them from a table of 10 000.
+    """
+    levels = levels.double().cpu()
+    odds = math.exp(mu) * (1 - levels) / levels  # (1 - u) / u
+    u = 1 / (1 + odds)  # the inverse of `shift`, 0 at 0
+    return len(u) < 3 or float(u.diff().diff().abs().max()) < 3e-4
+
+
 def trajectory(steps: int, mode: str, log2_alpha: float | None = None, mu: float = DEFAULT_MU) -> tuple[Tensor, Tensor]:
     """Levels (t_rgb, t_depth), each (steps + 1,) float32, of a whole sampling run.
 

@@ -58,6 +58,7 @@ class ModalityForcingConfig(comfy.supported_models_base.BASE):
             "dtype": self.unet_config.get("dtype"),
             # Core reads these to map diffusers' LoRA names.
             "hidden_size": config.hidden_size,
+            "model_channels": config.hidden_size,  # FreeU reads it, and ends in our notice instead of a KeyError
             "depth": config.double_blocks,
             "depth_single_blocks": config.single_blocks,
         }

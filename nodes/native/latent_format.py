@@ -34,7 +34,11 @@ class JointLatent(comfy.latent_formats.LatentFormat):
         self.latent_rgb_factors_reshape = self.preview
 
     def preview(self, latent: Tensor) -> Tensor:
-        """(B,384,h,w) -> (B,3,8h,16w) in [-1, 1]: RGB on the left, depth on the right, near = white."""
+        """(B,384,h,w) -> (1,3,8h,16w) in [-1, 1]: RGB on the left, depth on the right, near = white.
+
+        The first of the batch, which is the one that core shows.
+        """
+        latent = latent[:1]
         rgb = self.rgb_preview(latent[:, PARTS["rgb"]].float())
         depth = torch.nn.functional.avg_pool2d(unpatchify(latent[:, PARTS["depth"]].float()), 2)  # (B,8h,8w)
         # The range is the picture's own, since samplers carry depth divided by alpha.

@@ -21,6 +21,7 @@ from ...model.diffusion.schedule import tilt, tilt_ratio
 from .latent_format import JOINT_CHANNELS, PARTS, scale_depth
 from .transformer import NativeTransformer
 
+OPTIONS_KEY = "modality_forcing"  # of the transformer options: what holds for one sampling run
 OTHER = {"rgb": "depth", "depth": "rgb"}
 
 
@@ -30,9 +31,13 @@ def given_key(modality: str) -> str:
 
 
 class TwoClockSampling(comfy.model_sampling.ModelSamplingFlux, comfy.model_sampling.CONST):
-    """FLUX flow matching; `log2_alpha` tilts depth's clock against sigma."""
+    """FLUX flow matching; `log2_alpha` tilts depth's clock against sigma.
+
+    `exact_depth`: a run's depth ends as the network's own, not as the release's clamped step leaves it.
+    """
 
     log2_alpha = 0.0
+    exact_depth = False
 
 
 class PackedLevels:
@@ -64,6 +69,11 @@ class ModalityForcingModel(comfy.model_base.Flux):
         return levels.values
 
     def process_latent_in(self, latent: Tensor) -> Tensor:
+        if latent.isnan().any():
+            raise ValueError(
+                "got a latent with unknown parts (NaN) and a model that does not know of them. Put 'RGB-D Schedule' "
+                "between the loader and the sampler, or load the model with 'Load Modality Forcing Model'."
+            )
         if latent.shape[1] != JOINT_CHANNELS:
             raise ValueError(
                 f"got a latent of {latent.shape[1]} channels; Modality Forcing samples {JOINT_CHANNELS}: RGB, depth. "
@@ -146,11 +156,11 @@ class ModalityForcingModel(comfy.model_base.Flux):
         )
         head = {m: output[:, c] for m, c in PARTS.items()}
         t_rgb, t_depth = (per_sample(levels[m], x) for m in ("rgb", "depth"))
-        clean = {
-            "rgb": state["rgb"] - t_rgb * head["rgb"],
+        clean = {"rgb": state["rgb"] - t_rgb * head["rgb"], "depth": head["depth"]}
+        if not transformer_options.get(OPTIONS_KEY, {}).get("exact_depth"):
             # Equal to the head where t >= 0.05; below, what the released sampler's clamped velocity implies.
-            "depth": state["depth"] - t_depth * depth_velocity(state["depth"], head["depth"], levels["depth"]),
-        }
+            velocity = depth_velocity(state["depth"], head["depth"], levels["depth"])
+            clean["depth"] = state["depth"] - t_depth * velocity
         for modality, hold in held.items():
             clean[modality] = hold.result(clean[modality], head["depth"] if modality == "depth" else clean["rgb"])
         return scale_depth(torch.cat(list(clean.values()), dim=1), 2.0**-self.log2_alpha)

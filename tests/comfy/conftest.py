@@ -13,6 +13,7 @@ HERE = Path(__file__).parent
 torch.set_num_threads(1)
 sys.path.append(str(HERE))  # for graphs.py
 
+import random_case  # noqa: E402
 from graphs import Case  # noqa: E402
 
 
@@ -34,7 +35,21 @@ def object_info(server: Server) -> dict:
     return server.object_info()
 
 
+@pytest.fixture(scope="session")
+def random_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The folder of random models with their inputs, and their file names' stems by variant."""
+    folder = tmp_path_factory.mktemp("random")
+    return folder, {variant: random_case.write(folder, variant) for variant in random_case.SIZES}
+
+
 @pytest.fixture
-def make_case(server: Server, golden: Path, tmp_path: Path) -> Callable[[str], Case]:
+def make_case(server: Server, random_files: tuple, tmp_path: Path) -> Callable[[str], Case]:
+    """Makes a random model of a variant ("v1" or "v2") known to the server."""
+    folder, stems = random_files
+    return lambda variant: Case(server, folder, stems[variant], tmp_path)
+
+
+@pytest.fixture
+def make_golden_case(server: Server, golden: Path, tmp_path: Path) -> Callable[[str], Case]:
     """Makes the golden case of a variant ("v1" or "v2") known to the server."""
-    return lambda variant: Case(server, golden, variant, tmp_path)
+    return lambda variant: Case(server, golden, f"{variant}_tiny", tmp_path)

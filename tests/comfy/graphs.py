@@ -40,16 +40,17 @@ def relative_error(got: torch.Tensor, want: torch.Tensor) -> float:
 
 
 class Case:
-    """A golden checkpoint with its inputs, lying where a server finds it, and the graphs that sample it."""
+    """A checkpoint with its inputs, lying where a server finds it, and the graphs that sample it."""
 
-    def __init__(self, server: Server, golden: Path, variant: str, folder: Path) -> None:
+    def __init__(self, server: Server, source: Path, stem: str, folder: Path) -> None:
+        """`source` holds the files <stem>.checkpoint.safetensors and <stem>.case.safetensors."""
         self.server, self.folder = server, folder
-        self.variant = variant
-        self.checkpoint = golden / f"{variant}_tiny.checkpoint.safetensors"
+        self.stem = stem
+        self.checkpoint = source / f"{stem}.checkpoint.safetensors"
         target = server.models / "diffusion_models" / self.checkpoint.name
         if not target.exists():
             target.write_bytes(self.checkpoint.read_bytes())
-        case = golden / f"{variant}_tiny.case.safetensors"
+        case = source / f"{stem}.case.safetensors"
         self.tensors = load_file(case)
         with safe_open(case, "pt") as file:
             self.settings = json.loads(file.metadata()["case"])
@@ -59,7 +60,7 @@ class Case:
 
     def write(self) -> None:
         """Put the tensors into a file of a new name: ComfyUI reuses results of a node whose inputs are the same."""
-        self.file = self.folder / f"{self.variant}_{len(list(self.folder.iterdir()))}.safetensors"
+        self.file = self.folder / f"{self.stem}_{len(list(self.folder.iterdir()))}.safetensors"
         save_file({k: v.contiguous() for k, v in self.tensors.items()}, self.file)
 
     def model(self, graph: Graph) -> Node:

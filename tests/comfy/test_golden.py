@@ -9,8 +9,8 @@ TOLERANCE = 1e-4
 
 @pytest.mark.parametrize("variant", ["v1", "v2"])
 @pytest.mark.parametrize("mode", ["joint", "i2d", "d2i"])
-def test_golden_rollout(make_case, variant, mode):
-    case = make_case(variant)
+def test_golden_rollout(make_golden_case, variant, mode):
+    case = make_golden_case(variant)
     steps, cfg, mu = (case.settings[name] for name in ("steps", "cfg", "mu"))
     graph = Graph()
     schedule = graph.add(
