@@ -9,10 +9,12 @@ from ..model.depth import codec
 from ..model.depth.pictures import depth_from_picture, depth_picture
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
-from ..model.resize import fitted_size, resize_depth
+from ..model.resize import check_same_view, fitted_size, resize_depth
 from .latents import check_known, modality_latent
+from .notes import show_on_node
 from .sockets import CATEGORY, GEOMETRY, depth_picture_inputs
 
+FAR = 100.0  # times the mean: codes within 0.01 of infinity, where a model's error decides
 DEPTH_OUTPUTS = [
     io.Latent.Output(id="depth", display_name="depth", tooltip="Depth latent, 256 channels; scale is lost."),
     io.Mask.Output(id="valid", display_name="valid", tooltip="White where depth is known."),
@@ -42,25 +44,58 @@ class DecodeDepth(io.ComfyNode):
                     "image",
                     optional=True,
                     tooltip="The picture that the depth belongs to: colours the geometry, and the depth is returned at "
-                    "its size.",
+                    "its size, cut at edges where the picture's colours change.",
+                ),
+                io.Combo.Input(
+                    "far_rule",
+                    options=list(codec.FAR_RULES),
+                    default=codec.FAR_RULES[0],
+                    optional=True,
+                    tooltip="What counts as far (sky, background) and is left out of geometry and picture. multiple of "
+                    "the mean: deeper than far_limit times the mean depth. percent of pixels: the farthest so many.",
+                ),
+                io.Float.Input(
+                    "far_limit",
+                    default=20.0,
+                    min=0.0,
+                    max=1e6,
+                    step=0.1,
+                    optional=True,
+                    tooltip="Times the mean depth (20 is far beyond a street's end), or percent of each image's pixels "
+                    "(1 is a little sky). Not for off.",
                 ),
             ],
             outputs=[
                 GEOMETRY.Output(id="geometry", display_name="geometry", tooltip="Relative depth, mean about 1."),
                 io.Image.Output(id="picture", display_name="depth picture", tooltip="Near = white, float."),
                 io.Mask.Output(id="valid", display_name="valid", tooltip="White where depth is known."),
+                io.Mask.Output(id="far", display_name="far", tooltip="White where far_rule left depth out."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], fov_x_deg: float, image: Tensor | None = None) -> io.NodeOutput:
+    def execute(
+        cls, latent: dict[str, Any], fov_x_deg, image=None, far_rule=codec.FAR_RULES[0], far_limit=20.0
+    ) -> io.NodeOutput:
         depth, valid = codec.decode(modality_latent(latent, "depth"))
         if image is not None:
             image = _matching(image, depth)
-            depth, valid = resize_depth(depth, valid, image.shape[2], image.shape[1])
+            depth, valid = resize_depth(depth, valid, image.shape[2], image.shape[1], image)
         height, width = depth.shape[1:]
+        far = codec.far_pixels(depth, valid, far_rule, far_limit)
+        if far_rule == codec.FAR_RULES[0]:
+            _warn_of_far(cls, depth, valid)
+        valid &= ~far
         geometry = make_geometry(depth, valid, intrinsics_from_fov_x(fov_x_deg, width, height), image)
-        return io.NodeOutput(geometry, depth_picture(depth, valid), valid.float())
+        return io.NodeOutput(geometry, depth_picture(depth, valid), valid.float(), far.float())
+
+
+def _warn_of_far(node: type[io.ComfyNode], depth: Tensor, valid: Tensor) -> None:
+    count = int((valid & (depth > FAR)).sum())
+    if count:
+        text = f"{count} pixels are farther than {FAR:g} times the mean (sky, mostly): far_rule can leave them out"
+        show_on_node(node, text, warning=True)
 
 
 def depth_of_picture(
@@ -138,12 +173,7 @@ def _matching(image: Tensor, depth: Tensor) -> Tensor:
     image = image[..., :3]
     if image.shape[0] not in (1, depth.shape[0]):
         raise ValueError(f"got {image.shape[0]} images for {depth.shape[0]} depth maps; expected 1 or one for each")
-    ratio = image.shape[2] * depth.shape[1] / (image.shape[1] * depth.shape[2])
-    if not 0.8 < ratio < 1.25:
-        raise ValueError(
-            f"got an image of {image.shape[2]} x {image.shape[1]} pixels for depth of {depth.shape[2]} x "
-            f"{depth.shape[1]}: other proportions. Connect the picture that the depth was made with or from."
-        )
+    check_same_view((image.shape[2], image.shape[1]), (depth.shape[2], depth.shape[1]), "an image", "depth")
     return image.expand(depth.shape[0], -1, -1, -1)
 
 

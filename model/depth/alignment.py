@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..resize import check_same_view
 from .usable import usable_depth
 
 GRID = 64
@@ -195,12 +196,7 @@ def fit_reference(
     values, ok = _single(depth, valid, "depth")
     other, other_ok = _single(reference, reference_valid, "reference depth")
     (height, width), (other_height, other_width) = values.shape, other.shape
-    # A pixel of rounding in either size is no other view.
-    if abs(other_width / other_height * height - width) > 1.0 + width / other_width:
-        raise ValueError(
-            f"got a reference of {other_width}×{other_height} for depth of {width}×{height}: "
-            "other aspect ratio, so not the same view; crop one of them"
-        )
+    check_same_view((other_width, other_height), (width, height), "a reference", "depth")
     rows = ((np.arange(height) + 0.5) * other_height / height).astype(np.int64)
     columns = ((np.arange(width) + 0.5) * other_width / width).astype(np.int64)
     other, other_ok = other[np.ix_(rows, columns)], other_ok[np.ix_(rows, columns)]

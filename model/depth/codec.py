@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from ..network.config import DEPTH_CHANNELS, DEPTH_PATCH
-from .usable import usable_depth
+from .usable import ranked, usable_depth
 
 MAX_CODE = 2.0  # the code of infinite depth
+FAR_RULES = ("off", "multiple of the mean", "percent of pixels")
 
 
 def contract(depth: Tensor) -> Tensor:
@@ -64,6 +65,26 @@ def decode(latent: Tensor) -> tuple[Tensor, Tensor]:
     depth = expand(unpatchify(latent.float()))
     valid = usable_depth(depth)
     return torch.where(valid, depth, 0), valid
+
+
+def far_pixels(depth: Tensor, valid: Tensor, rule: str, limit: float) -> Tensor:
+    """(B,H,W) bool: the valid pixels of decoded depth (B,H,W) that count as far.
+
+    `rule`, one of FAR_RULES: "off", none; "multiple of the mean", beyond `limit`, since decoded depth has mean 1;
+    "percent of pixels", the farthest `limit` percent of each map's valid pixels, 0 to 100.
+    """
+    if rule not in FAR_RULES:
+        raise ValueError(f"got far rule {rule!r}, expected one of {list(FAR_RULES)}")
+    if rule == FAR_RULES[0]:
+        return torch.zeros_like(valid)
+    if rule == FAR_RULES[1]:
+        if not limit > 0:
+            raise ValueError(f"got a far limit of {limit} times the mean, expected more than 0")
+        return valid & (depth > limit)
+    if not 0 <= limit < 100:
+        raise ValueError(f"got a far limit of {limit} percent, expected 0 or more and less than 100")
+    ends = torch.stack([ranked(d[v], 1 - limit / 100) for d, v in zip(depth, valid, strict=True)])
+    return valid & (depth > ends[:, None, None])
 
 
 def patchify(maps: Tensor) -> Tensor:

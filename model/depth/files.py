@@ -26,10 +26,10 @@ from torch import Tensor
 
 from ..new_file import new_file
 from .exr import write_exr
-from .pictures import MEANINGS, depth_from_picture, ranked
+from .pictures import MEANINGS, depth_from_picture
 from .readers import SUFFIXES as LOAD_SUFFIXES
 from .readers import Stored, read
-from .usable import usable_depth
+from .usable import ranked, usable_depth
 
 __all__ = ["LOAD_SUFFIXES", "SAVE_SUFFIXES", "LoadedDepth", "load_depth", "save_depth"]
 

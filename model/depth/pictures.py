@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .colour_maps import COLOUR_MAPS, apply_colour_map
-from .usable import usable_maps
+from .usable import ranked, usable_maps
 
 MAPPINGS = ("disparity", "linear", "log", "raw")
 POLARITIES = ("near-white", "far-white")
@@ -162,17 +162,6 @@ def _measured_range(mapped: Tensor, usable: Tensor, whole_batch: bool, clip_perc
     low = torch.stack([ranked(group, share) for group in groups])
     high = torch.stack([ranked(group, 1.0 - share) for group in groups])
     return low[:, None, None], high[:, None, None]
-
-
-def ranked(values: Tensor, share: float) -> Tensor:
-    """The value below which `share` of the values lie (nearest rank, scalar tensor); 0 where there are none."""
-    if values.numel() == 0:
-        return values.new_zeros(())
-    if share in (0.0, 1.0):
-        return values.amin() if share == 0.0 else values.amax()
-    # On the CPU: kthvalue has no limit of 16 million values as quantile has, and is not on every device.
-    rank = 1 + round(share * (values.numel() - 1))
-    return values.cpu().kthvalue(rank).values.to(values.device)
 
 
 def _map(depth: Tensor, mapping: str) -> Tensor:

@@ -5,6 +5,8 @@ import math
 import numpy as np
 from torch import Tensor
 
+from ..resize import check_same_view
+
 ALL_IMAGES = -1
 
 
@@ -36,11 +38,7 @@ def points_of_map(depth: Tensor, valid: Tensor, width: int, height: int) -> np.n
     """(N,3) float64 points at the valid pixels' centres of a map (H',W'), in pixels of a width × height map of the same
     view. ValueError for other proportions."""
     own_height, own_width = depth.shape
-    if abs(own_width / own_height * height - width) > 1.0 + width / own_width:
-        raise ValueError(
-            f"got measured depth of {own_width}×{own_height} for depth of {width}×{height}: other proportions, so not "
-            "the same view; crop one of them"
-        )
+    check_same_view((own_width, own_height), (width, height), "measured depth", "depth")
     rows, columns = np.nonzero(valid.cpu().numpy())
     distance = depth.detach().cpu().numpy()[rows, columns]
     return np.stack(((columns + 0.5) * width / own_width, (rows + 0.5) * height / own_height, distance), axis=1)

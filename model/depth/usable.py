@@ -1,4 +1,4 @@
-"""The one meaning of usable depth, for all rooms: valid, finite and above 0."""
+"""The one meaning of usable depth, for all rooms: valid, finite and above 0; and ranks among such depths."""
 
 import torch
 from torch import Tensor
@@ -25,6 +25,17 @@ def usable_maps(depth: Tensor, valid: Tensor | None = None) -> Tensor:
     if not isinstance(depth, Tensor) or depth.ndim != 3:
         raise ValueError(f"got depth {describe(depth)}, expected a tensor (B,H,W) with at least one pixel")
     return usable_depth(depth, valid)
+
+
+def ranked(values: Tensor, share: float) -> Tensor:
+    """The value below which `share` of the values lie (nearest rank, scalar tensor); 0 where there are none."""
+    if values.numel() == 0:
+        return values.new_zeros(())
+    if share in (0.0, 1.0):
+        return values.amin() if share == 0.0 else values.amax()
+    # On the CPU: kthvalue has no limit of 16 million values as quantile has, and is not on every device.
+    rank = 1 + round(share * (values.numel() - 1))
+    return values.cpu().kthvalue(rank).values.to(values.device)
 
 
 def describe(value: object) -> str:

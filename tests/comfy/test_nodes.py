@@ -169,6 +169,21 @@ def test_any_size_comes_back_at_its_own(case, size):
     assert geometry["image"].shape == (1, height, width, 3)
 
 
+def test_far_depth_is_left_out_by_a_rule(case):
+    """Codes near 2 decode to hundreds of thousands; valid, far and geometry agree on what is left."""
+    latent = torch.full((1, 256, 1, 1), 0.5)
+    latent[0, 0] = 2 - 1e-5
+    case.tensors["latent"] = latent
+    case.write()
+    for rule, left in (({}, 256), ({"far_rule": "multiple of the mean", "far_limit": 20.0}, 255)):
+        graph = Graph()
+        node = graph.add(f"{PREFIX}DecodeDepth", latent=case.load(graph, "Latent", "latent"), fov_x_deg=60.0, **rule)
+        far = graph.add("MaskToImage", mask=node[3])
+        got = read_geometry(case, graph, node)
+        assert int(got["mask"].sum()) == left
+        assert int(read_image(case, graph, far)[..., 0].sum()) == 256 - left
+
+
 def test_crop_cuts_around_the_centre_without_stretch(case):
     columns = torch.arange(100.0)[None, None, :, None].expand(1, 70, 100, 3) / 100
     case.tensors["image"] = columns

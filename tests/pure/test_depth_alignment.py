@@ -180,7 +180,7 @@ def test_a_reference_of_another_resolution():
     reference = (depth * 2.5).repeat_interleave(2, 0).repeat_interleave(2, 1)
     fit = fit_reference(depth, None, reference)
     assert fit.scale == pytest.approx(2.5, rel=1e-6) and fit.residual < 1e-6
-    with pytest.raises(ValueError, match="aspect ratio"):
+    with pytest.raises(ValueError, match="other proportions"):
         fit_reference(depth, None, reference[:40])
     with pytest.raises(ValueError, match="0 of 0"):
         fit_reference(depth, torch.zeros_like(depth), reference)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from modality_forcing.model.depth import colour_maps, pictures
+from modality_forcing.model.depth.codec import FAR_RULES, far_pixels
 from modality_forcing.model.depth.pictures import depth_from_picture, depth_picture, far_mask
 
 INF, NAN = float("inf"), float("nan")
@@ -171,3 +172,14 @@ def test_colour_maps_are_smooth_between_their_rows():
     low, middle, high = (colour_maps.apply_colour_map(torch.tensor(v / 255), "magma") for v in (100.0, 100.5, 101.0))
     torch.testing.assert_close(middle, (low + high) / 2)
     assert math.isclose(float(colour_maps.apply_colour_map(torch.tensor(0.25), "grey")[0]), 0.25)
+
+
+def test_far_pixels_by_each_rule():
+    depth = torch.tensor([[[1.0, 2.0, 3.0, 4e5], [0.0, 30.0, 5.0, 6.0]]])
+    valid = depth > 0
+    far = {rule: far_pixels(depth, valid, rule, limit) for rule, limit in zip(FAR_RULES, (0, 20.0, 15.0), strict=True)}
+    assert [int(mask.sum()) for mask in far.values()] == [0, 2, 1]
+    assert far["multiple of the mean"][0, 1, 1] and far["percent of pixels"][0, 0, 3]
+    for rule, limit in (("percent of pixels", 100.0), ("multiple of the mean", 0.0), ("half", 1.0)):
+        with pytest.raises(ValueError, match="far"):
+            far_pixels(depth, valid, rule, limit)
