@@ -158,15 +158,14 @@ def build_model(config: Config, text_width: int, *, empty: bool = False) -> Moda
 
 
 def ignore_channels(module: ModalityForcingTransformer, used: int) -> None:
-    """Keep the network from reading RGB channels from `used` on, which carry nothing: their input weights stay zero.
+    """Keep the network from reading RGB channels from `used` on, which carry nothing: their input weights are zero.
 
-    They have no loss either, so a head that starts at zero leaves their velocity zero, and their noise where it is.
+    They stay zero by `ParallelModel.drop_unread`. The channels have no loss either, so a head that starts at zero
+    leaves their velocity zero, and their noise where it is.
     """
-    weight = module.img_in.weight  # (D,128)
-    with torch.no_grad():
-        weight[:, used:] = 0
-    mask = (torch.arange(weight.shape[1], device=weight.device) < used).to(weight.dtype)
-    weight.register_hook(lambda gradient: gradient * mask.to(gradient.device))
+    if not module.img_in.weight.is_meta:  # (D,128)
+        with torch.no_grad():
+            module.img_in.weight[:, used:] = 0
 
 
 def save_released(model: ParallelModel, config: Config, path: Path, accelerator: Any) -> None:

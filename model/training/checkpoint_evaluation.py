@@ -28,7 +28,7 @@ def evaluate_checkpoint(config: Config, checkpoint: str | Path, *, runs: int = 1
     rows = held_out.evaluate(module, runs)
     section, (height, width) = config.evaluation, held_out.sizes[0]
     about = (
-        f"{Path(checkpoint)}: image -> depth with the empty prompt on {sum(len(b.rgb) for b in held_out.batches)} "
+        f"{Path(checkpoint)}: image -> depth with the empty prompt on {held_out.count} "
         f"held-out pictures ({section.path or config.data.difficulty + ' scenes'}), {height} x {width}, codes capped "
         f"at {section.max_code:g}"
     )

@@ -19,11 +19,13 @@ from ..diffusion.levels import add_noise, fill_holes
 from ..diffusion.sampling import sample
 from ..network.config import DEPTH_PATCH
 from .losses import LatentBatch
+from .order import sample_noise
 
 # Predicted codes are clipped to this range: a code just below 2 decodes to any distance, at or below 0 to none.
 MIN_CODE = 0.01
 DEFAULT_MAX_CODE = 1.98  # depth 50 times the mean; models in an early stage do better with 1.8, 5 times the mean
 REWEIGHTINGS = 50
+_RUN_APART = 2**32  # in the numbers that noise is drawn by: more than there are samples
 
 # (RGB latents (B,128,h,w), text (B,L,C)) -> depth (B,H,W) and where it is valid (B,H,W).
 DepthEstimator = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -93,26 +95,57 @@ def evaluate_image_to_depth(
         Rows "the true depth" (for its blocks), "constant", "plane in depth", "plane in space", and for each number of
         steps "N steps" (mean error of the single runs) and "N steps, mean of R".
     """
-    tally = _Tally()
-    generator = torch.Generator().manual_seed(seed)
+    tally, first = Tally(), 0
     for batch in batches:
-        truth, valid = decode(batch.depth)
         if baselines:
-            tally.add("the true depth", evaluate(truth, truth, valid, valid), batch.depth)
-            tally.add("constant", evaluate(torch.ones_like(truth), truth, None, valid))
-            tally.add("plane in depth", evaluate(fit_planes(truth, valid), truth, None, valid))
-            tally.add("plane in space", evaluate(fit_planes(truth, valid, inverse=True), truth, None, valid))
-        noises = [_noise(batch.depth, generator) for _ in range(runs)]
-        for steps in steps_list:
-            name = f"{steps} step{'s' if steps > 1 else ''}"
-            codes = [sample(module, batch.rgb, x, batch.context, None, steps=steps, mode="i2d")[1] for x in noises]
-            for code in codes:
-                tally.add(name, _compare(_decoded(code, max_code), (truth, valid)), code.clamp(MIN_CODE, max_code))
-            if runs > 1:
-                mean = torch.stack(codes).mean(0)
-                errors = _compare(_decoded(mean, max_code), (truth, valid))
-                tally.add(f"{name}, mean of {runs}", errors, mean.clamp(MIN_CODE, max_code))
+            tally.merge(baseline_errors(batch))
+        tally.merge(
+            image_to_depth_errors(module, batch, steps_list, first=first, runs=runs, seed=seed, max_code=max_code)
+        )
+        first += len(batch.rgb)
     return tally.rows()
+
+
+def image_to_depth_errors(
+    module: nn.Module,
+    batch: LatentBatch,
+    steps_list: Sequence[int],
+    *,
+    first: int = 0,
+    runs: int = 1,
+    seed: int = 0,
+    max_code: float = DEFAULT_MAX_CODE,
+) -> "Tally":
+    """What `evaluate_image_to_depth` compares of one batch, whose first sample is number `first` of all.
+
+    A sample's noise depends on its number, not on how samples are put together or who computes them.
+    """
+    tally = Tally()
+    truth = decode(batch.depth)
+    numbers = np.arange(first, first + len(batch.rgb))
+    shape, device = batch.depth.shape[1:], batch.depth.device
+    noises = [sample_noise(seed, numbers + run * _RUN_APART, shape, "cpu").to(device) for run in range(runs)]
+    for steps in steps_list:
+        name = f"{steps} step{'s' if steps > 1 else ''}"
+        codes = [sample(module, batch.rgb, x, batch.context, None, steps=steps, mode="i2d")[1] for x in noises]
+        for code in codes:
+            tally.add(name, _compare(_decoded(code, max_code), truth), code.clamp(MIN_CODE, max_code))
+        if runs > 1:
+            mean = torch.stack(codes).mean(0)
+            errors = _compare(_decoded(mean, max_code), truth)
+            tally.add(f"{name}, mean of {runs}", errors, mean.clamp(MIN_CODE, max_code))
+    return tally
+
+
+def baseline_errors(batch: LatentBatch) -> "Tally":
+    """The truth's own blocks, and errors of the constant and of the planes, which depend on the data alone."""
+    tally = Tally()
+    truth, valid = decode(batch.depth)
+    tally.add("the true depth", evaluate(truth, truth, valid, valid), batch.depth)
+    tally.add("constant", evaluate(torch.ones_like(truth), truth, None, valid))
+    tally.add("plane in depth", evaluate(fit_planes(truth, valid), truth, None, valid))
+    tally.add("plane in space", evaluate(fit_planes(truth, valid, inverse=True), truth, None, valid))
+    return tally
 
 
 def own_estimator(
@@ -150,7 +183,7 @@ def joint_consistency(
     "other image", the last A's depth against the map of another image of its batch, which is what no agreement at all
     would give (left out for batches of one).
     """
-    tally = _Tally()
+    tally = Tally()
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
         noise = _noise(batch.rgb, generator), _noise(batch.depth, generator)
@@ -182,7 +215,7 @@ def depth_to_image_consistency(
     Rows: "against the true image", whose depth comes from the same estimator (the paper's measure); "against the given
     depth"; and "other image", against the map of another image of the batch (left out for batches of one).
     """
-    tally = _Tally()
+    tally = Tally()
     generator = torch.Generator().manual_seed(seed)
     for batch in batches:
         noise = _noise(batch.rgb, generator), _noise(batch.depth, generator)
@@ -269,7 +302,7 @@ def _least_absolute(features: np.ndarray, inverse: bool) -> np.ndarray:
     return solution
 
 
-class _Tally:
+class Tally:
     """Errors of single images by the name of their row, in order of appearance."""
 
     def __init__(self) -> None:
@@ -281,6 +314,13 @@ class _Tally:
         self.errors.setdefault(name, []).append(errors)
         if codes is not None:
             self.steps.setdefault(name, []).append(border_and_other_steps(codes))
+
+    def merge(self, other: "Tally") -> None:
+        """Take in what another one has compared."""
+        for name, parts in other.errors.items():
+            self.errors.setdefault(name, []).extend(parts)
+        for name, parts in other.steps.items():
+            self.steps.setdefault(name, []).extend(parts)
 
     def rows(self) -> list[Row]:
         return [self._row(name, parts, self.steps.get(name)) for name, parts in self.errors.items()]

@@ -25,8 +25,10 @@ def build_optimiser(parameters: list[nn.Parameter], section: OptimiserSection) -
     matrices = [p for p in parameters if p.ndim > 1]
     others = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    betas = (section.beta1, section.beta2)
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=section.learning_rate, betas=betas)
+    options = {"lr": section.learning_rate, "betas": (section.beta1, section.beta2)}
+    if parameters[0].device.type == "cuda":
+        options["fused"] = True  # one kernel; on CPUs its rounding would differ from earlier runs'
+    return torch.optim.AdamW([g for g in groups if g["params"]], **options)
 
 
 class AveragedWeights:
@@ -43,7 +45,7 @@ class AveragedWeights:
     def update(self, step: int) -> None:
         """After optimiser step `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        get_ema_multi_avg_fn(decay)(_local(self.averages.values()), _local(self.parameters.values()), None)
+        get_ema_multi_avg_fn(decay)(_locals(self.averages), _locals(self.parameters), None)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -56,13 +58,17 @@ class AveragedWeights:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        pairs = zip(_local(self.averages.values()), _local(self.parameters.values()), strict=True)
+        pairs = zip(_locals(self.averages), _locals(self.parameters), strict=True)
         for average, weight in pairs:
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)
 
 
-def _local(tensors) -> list[Tensor]:
-    """This process' part of each tensor, the same memory."""
-    return [t.detach().to_local() if hasattr(t, "to_local") else t.detach() for t in tensors]
+def local(tensor: Tensor) -> Tensor:
+    """This process' part of a tensor, the same memory."""
+    return tensor.detach().to_local() if hasattr(tensor, "to_local") else tensor.detach()
+
+
+def _locals(tensors: dict[str, Tensor]) -> list[Tensor]:
+    return [local(tensor) for tensor in tensors.values()]

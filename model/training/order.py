@@ -40,7 +40,7 @@ class StepOrder:
             raise ValueError(f"got {len(counts)} sizes for an endless source; expected one")
         self.counts, self.batch, self.seed = counts, batch, seed
         self._buckets = np.zeros(0, dtype=np.int64)
-        self._permutation: tuple[tuple[int, int], np.ndarray] | None = None
+        self._permutations: dict[int, dict[int, np.ndarray]] = {bucket: {} for bucket in range(len(counts))}
 
     def step(self, step: int) -> StepSamples:
         """The samples of step `step`, counted from 0."""
@@ -65,10 +65,12 @@ class StepOrder:
         return int(self._buckets[step])
 
     def _item(self, bucket: int, epoch: int, place: int) -> int:
-        if self._permutation is None or self._permutation[0] != (bucket, epoch):
-            permutation = _generator(self.seed, _ORDER, bucket, epoch).permutation(self.counts[bucket])
-            self._permutation = ((bucket, epoch), permutation)
-        return int(self._permutation[1][place])
+        known = self._permutations[bucket]
+        if epoch not in known:
+            drawn = _generator(self.seed, _ORDER, bucket, epoch).permutation(self.counts[bucket])
+            kept = {number: order for number, order in known.items() if number == epoch - 1}  # a step may need two
+            known = self._permutations[bucket] = {**kept, epoch: drawn.astype(np.uint32)}
+        return int(known[epoch][place])
 
 
 def level_generator(seed: int, step: int) -> torch.Generator:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import TrainingSection
+from .optimisation import AveragedWeights, local
 
 INSTALL = "training needs accelerate: pip install accelerate tensorboard tqdm"
 
@@ -47,7 +48,7 @@ class ParallelModel:
         dtype = getattr(torch, training.precision)
         module.gradient_checkpointing = training.gradient_checkpointing
         if self.sharded:
-            self.module = self.training = shard(module, dtype, accelerator)
+            self.module = self.training = shard(module, dtype, accelerator, compile=training.compile)
             return
         self.module = module.to(accelerator.device)
         head = getattr(module, "depth_final_layer", None)
@@ -59,15 +60,37 @@ class ParallelModel:
 
     @contextmanager
     def accumulating(self, last: bool) -> Iterator[None]:
-        """Around a backward pass: gradients are exchanged in the last of a step only."""
-        if self.sharded:
-            self.module.set_requires_gradient_sync(last)
-            yield
-        elif last:
+        """Around a backward pass. One copy for each process: gradients are exchanged in the last of a step only.
+
+        Sharded gradients are exchanged in each pass: waiting would keep all of them, whole, in every process.
+        """
+        if self.sharded or last:
             yield
         else:
             with self.accelerator.no_sync(self.training):
                 yield
+
+    @contextmanager
+    def averaged(self, averages: AveragedWeights) -> Iterator[None]:
+        """The model computes with the averaged weights inside of this."""
+        with averages.in_place():
+            self._forget_gathered()
+            yield
+        self._forget_gathered()
+
+    def _forget_gathered(self) -> None:
+        """What is outside the blocks stays gathered after a forward pass: new weights would not be seen there."""
+        from torch.distributed.fsdp import FSDPModule
+
+        for module in self.module.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
+
+    def drop_unread(self, channels: int) -> None:
+        """Without gradients of the input weights of RGB channels from `channels` on (see `ignore_channels`)."""
+        gradient = self.module.img_in.weight.grad
+        if gradient is not None:
+            local(gradient)[:, channels:] = 0
 
     def clip(self, parameters: list[nn.Parameter], limit: float) -> Tensor:
         """Clip the gradient's norm over all processes; returns the norm before, a scalar on the device."""
@@ -75,11 +98,11 @@ class ParallelModel:
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
-def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any) -> nn.Module:
+def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any, *, compile: bool = False) -> nn.Module:
     """Spread a module's weights over all processes, block by block (torch's fully_shard, "FSDP2").
 
     Only the main process needs the weights; the module of the others may be on the meta device. The depth head is
-    gathered and computed in float32, everything else in `dtype`.
+    gathered and computed in float32, everything else in `dtype`. `compile`: each block by torch.compile.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
@@ -96,6 +119,8 @@ def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any) -> nn.Module:
     module.to("meta")
     module.register_forward_pre_hook(lambda _, args, kwargs: (_cast_inputs(args, dtype), kwargs), with_kwargs=True)
     for block in blocks(module):
+        if compile:
+            block.compile()
         fully_shard(block, mesh=mesh, mp_policy=policy(dtype))
     if hasattr(module, "depth_final_layer"):
         fully_shard(module.depth_final_layer, mesh=mesh, mp_policy=policy(torch.float32))

@@ -16,7 +16,7 @@ from .assembly import Encoding, open_source
 from .codecs import depth_codes
 from .config import Config
 from .data import RawBatch, Size, UnusableSample
-from .evaluation import MIN_CODE, Row, evaluate_image_to_depth
+from .evaluation import MIN_CODE, Row, Tally, baseline_errors, image_to_depth_errors
 from .latent_store import StoredBatch
 from .losses import LatentBatch
 
@@ -29,15 +29,30 @@ ROWS = ("image", "depth", "image → depth", "depth → image", "joint: image", 
 class HeldOut:
     """Held-out samples as latents, encoded once. Empty where the configuration asks for neither errors nor sheets.
 
+    Several processes share the work: each holds and computes every `processes`-th batch, beginning with its own number.
+
     Args:
         sizes: of the training pictures; held-out scenes have the first of them.
         folder: of the run, for its sheets; None: write none, on processes other than the main one.
     """
 
-    def __init__(self, config: Config, encoding: Encoding, sizes: list[Size], folder: Path | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        encoding: Encoding,
+        sizes: list[Size],
+        folder: Path | None,
+        process: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.config, self.encoding, self.sizes, self.folder = config, encoding, sizes, folder
-        self.batches: list[LatentBatch] = []
-        self.captions: list[str] = []
+        self.process, self.processes = process, processes
+        self.batches: list[LatentBatch] = []  # of this process, on the CPU
+        self._numbers: list[int] = []  # of their first samples
+        self.count = 0  # samples asked for, of all processes
+        self.captions: list[str] = []  # of the sheet
+        self._shown: LatentBatch | None = None  # the first batch of all, for the sheet
+        self._baselines: Tally | None = None
         if config.log.samples_every or config.log.evaluate_every:
             self._load()
 
@@ -45,16 +60,47 @@ class HeldOut:
         """Image -> depth with the empty prompt, beside the constant and the planes; `runs` samples of each picture."""
         if self.config.stage != "post_train":
             return []
-        section = self.config.evaluation
-        empty = [replace(b, context=self.encoding.null_text.expand(len(b.rgb), -1, -1)) for b in self.batches]
+        section, null = self.config.evaluation, self.encoding.null_text
+        if self._baselines is None:
+            self._baselines = self._of_all([baseline_errors(batch) for batch in self.batches])
         options = {"runs": runs, "seed": self.config.seed, "max_code": section.max_code}
-        return evaluate_image_to_depth(module, empty, section.steps, **options)
+        found = []
+        for turn in range(self._turns):
+            # A process without a batch computes along: sharded weights are gathered by all of them together.
+            idle = turn >= len(self.batches)
+            batch = self._moved(self._shown if idle else self.batches[turn])
+            batch = replace(batch, context=null.expand(len(batch.rgb), -1, -1))
+            first = 0 if idle else self._numbers[turn]
+            errors = image_to_depth_errors(module, batch, section.steps, first=first, **options)
+            if not idle:
+                found.append(errors)
+        tally = Tally()
+        tally.merge(self._baselines)
+        tally.merge(self._of_all(found))
+        return tally.rows()
+
+    def _of_all(self, mine: list[Tally]) -> Tally:
+        """The errors of all processes together."""
+        tally = Tally()
+        for each in mine:
+            tally.merge(each)
+        if self.processes == 1:
+            return tally
+        from accelerate.utils import gather_object
+
+        whole = Tally()
+        for each in gather_object([tally]):
+            whole.merge(each)
+        return whole
+
+    def _moved(self, batch: LatentBatch) -> LatentBatch:
+        return LatentBatch(*(x.to(self.encoding.device) for x in vars(batch).values()))
 
     def sheet(self, module: nn.Module, step: int) -> Tensor:
         """Sample the tasks on the first held-out samples into samples/step-<step>.png; returns it, (3,H,W) in 0..1."""
         section = self.config.evaluation
-        columns = min(section.sheet_columns, len(self.batches[0].rgb))
-        batch = LatentBatch(*(x[:columns] for x in vars(self.batches[0]).values()))
+        columns = min(section.sheet_columns, len(self._shown.rgb))
+        batch = self._moved(LatentBatch(*(x[:columns] for x in vars(self._shown).values())))
         rows = self._joint_rows(module, batch) if self.config.stage == "post_train" else self._image_rows(module, batch)
         picture = contact_sheet(rows, self.captions[:columns])
         if self.folder is not None:
@@ -69,21 +115,32 @@ class HeldOut:
         source = open_source(options, device, path=section.path, heldout=True)
         bucket = int(np.argmax([count or 1 for count in source.counts]))
         available = source.counts[bucket]
-        total = section.count if available is None else min(section.count, available)
-        for first in range(0, total, section.batch):
-            loaded = source.load(bucket, range(first, min(first + section.batch, total)))
+        self.count = section.count if available is None else min(section.count, available)
+        starts = range(0, self.count, section.batch)
+        self._turns = -(-len(starts) // self.processes)
+        for number, first in enumerate(starts):
+            mine = number % self.processes == self.process
+            if not mine and self._shown is not None:
+                continue
+            loaded = source.load(bucket, range(first, min(first + section.batch, self.count)))
             good = [s for s in loaded if not isinstance(s, UnusableSample)]
-            if good:
-                self._add(source.stack(good, [False] * len(good)))
-        if not self.batches:
-            raise ValueError(f"none of {total} held-out samples can be used; check evaluation.path")
+            if not good:
+                continue
+            batch = source.stack(good, [False] * len(good))
+            latents = self._encoded(batch)
+            if self._shown is None:
+                self._shown, self.captions = latents, getattr(batch, "captions", [])
+            if mine:
+                self.batches.append(latents)
+                self._numbers.append(first)
+        if self._shown is None:
+            raise ValueError(f"none of {self.count} held-out samples can be used; check evaluation.path")
 
-    def _add(self, batch: RawBatch | StoredBatch) -> None:
+    def _encoded(self, batch: RawBatch | StoredBatch) -> LatentBatch:
         latents = self.encoding.to_latents(batch)
         if isinstance(batch, RawBatch):  # the truth is not capped
             latents = replace(latents, depth=depth_codes(batch.depth.to(self.encoding.device), 2.0))
-            self.captions += batch.captions
-        self.batches.append(latents)
+        return LatentBatch(*(x.cpu() for x in vars(latents).values()))
 
     def _image_rows(self, module: nn.Module, batch: LatentBatch) -> dict[str, Tensor]:
         """Text-to-image: Euler on the RGB level alone."""

@@ -93,7 +93,7 @@ class Trainer:
             _restore_signals(before)
             log.close()
         if not self.stopped:
-            with self.parts.averages.in_place():
+            with self.parts.model.averaged(self.parts.averages):
                 save_released(self.parts.model, self.config, self.folder / FINAL, self.accelerator)
 
     def _report_problems(self, log: RunLog) -> None:
@@ -108,8 +108,10 @@ class Trainer:
 
     def open_held_out(self) -> HeldOut:
         """The held-out samples; only the main process writes their sheets."""
-        folder = self.folder if self.accelerator.is_main_process else None
-        return HeldOut(self.config, self.parts.encoding, self.parts.source.sizes, folder)
+        at = self.accelerator
+        folder = self.folder if at.is_main_process else None
+        sizes = self.parts.source.sizes
+        return HeldOut(self.config, self.parts.encoding, sizes, folder, at.process_index, at.num_processes)
 
     def _train(self, first: int, log: RunLog, held_out: HeldOut) -> None:
         batches = self.batches(first)
@@ -130,10 +132,10 @@ class Trainer:
             self._save(done)
         evaluates, samples = self._due(done, section.evaluate_every), self._due(done, section.samples_every)
         if (evaluates or samples) and not self.stopped:
-            with self.parts.averages.in_place():
+            with self.parts.model.averaged(self.parts.averages):
                 if evaluates:
                     log.evaluation(done, held_out.evaluate(self.parts.model.module))
-                if samples:
+                if samples and (self.parts.model.sharded or self.accelerator.is_main_process):
                     log.sheet(done, held_out.sheet(self.parts.model.module, done))
         log.go_on()
 
@@ -156,6 +158,7 @@ class Trainer:
             self._sums[: len(TERMS)] += torch.stack([losses.sums[name].detach() for name in TERMS])
             self._sums[len(TERMS) : -1] += torch.stack([losses.counts[name] for name in TERMS])
         parts, section = self.parts, self.config.optimiser
+        parts.model.drop_unread(parts.encoding.codecs.channels)
         self._sums[-1] += parts.model.clip(parts.trained, section.clip)
         for group in parts.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.config.training.steps, section)

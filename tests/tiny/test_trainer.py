@@ -46,48 +46,60 @@ def weights(config: Config) -> dict[str, torch.Tensor]:
     return load_file(Path(config.output) / FINAL)
 
 
-TWO_RUNS = """
+RUNS = """
 import sys
 from model.training import config, parallel, trainer
-first, second = (config.load(sys.argv[1], changes.split("|")) for changes in sys.argv[2:])
-accelerator = parallel.open_accelerator(first.training)
+settings = [config.load(sys.argv[1], changes.split("|")) for changes in sys.argv[2:]]
+accelerator = parallel.open_accelerator(settings[0].training)
 assert accelerator.num_processes == 2, accelerator.num_processes
-for settings in (first, second):
-    trainer.Trainer(settings, accelerator).run()
+for each in settings:
+    trainer.Trainer(each, accelerator).run()
 parallel.close(accelerator)
 """
 
 
-def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train):
-    short = ["training.steps=5", "log.checkpoint_every=0"]
-    one = train(*short)
-    copies = [*short, "output=" + (tmp_path / "copies").as_posix(), "training.micro_batch=2"]
-    shards = [
-        "training.steps=5",
-        "log.checkpoint_every=5",
-        "training.micro_batch=2",
-        "output=" + (tmp_path / "shards").as_posix(),
-        "training.sharding=fsdp",
-        "training.gradient_checkpointing=true",
-    ]
+def run_two_processes(path: Path, *settings: list[str]) -> None:
+    """Train with each of the lists of changed settings, one after the other, by a group of two processes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    arguments = ["-c", TWO_RUNS, str(path), "|".join(copies), "|".join(shards)]
+    arguments = ["-c", RUNS, str(path), *("|".join(changes) for changes in settings)]
     both = [start(arguments, RANK=str(r), LOCAL_RANK=str(r), **group) for r in range(2)]
     for process in both:
-        assert process.wait(120) == 0, process.stderr.read()
+        assert process.wait(180) == 0, process.stderr.read()
+
+
+def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train, codecs):
+    """Also where channels that carry nothing are left out, which sharding must not forget."""
+    held_out = ["evaluation.path=" + (tmp_path / "store").as_posix(), "evaluation.steps=[1]", "evaluation.batch=4"]
+    short = ["training.steps=5", "log.checkpoint_every=0", f"codec.image={codecs['codec.image']}"]
+    short += ["log.evaluate_every=5", "evaluation.count=20", *held_out]
+    one = train(*short)
+    split = [*short[2:], "training.steps=5", "training.micro_batch=2"]
+    copies = [*split, "log.checkpoint_every=0", "output=" + (tmp_path / "copies").as_posix()]
+    shards = [*split, "log.checkpoint_every=5", "training.sharding=fsdp", "training.gradient_checkpointing=true"]
+    shards += ["output=" + (tmp_path / "shards").as_posix()]
+    evaluated = [*shards[:-1], "log.evaluate_every=2", "output=" + (tmp_path / "evaluated").as_posix()]
+    run_two_processes(path, copies, shards, evaluated)
     reference = curve(one)
-    for changes in (copies, shards):
+    for changes in (copies, shards, evaluated):
         other = load(path, changes)
         for a, b in zip(reference, curve(other), strict=True):
             assert a == pytest.approx(b, rel=2e-5)
         found = weights(other)
         for name, tensor in weights(one).items():
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-3)  # of 5 Adam steps of up to 1e-2
+        assert not found["dit.img_in.weight"][:, 32:].any()
+        errors, wanted = (read_curve(each.output)[-1]["image_to_depth"] for each in (other, one))
+        assert len(wanted) == 4
+        for name, row in wanted.items():
+            assert errors[name] == pytest.approx(row, abs=2e-4), name
+    # Evaluating on the way changes nothing: averaged weights that stayed gathered would be trained on.
+    for name, tensor in weights(load(path, shards)).items():
+        assert torch.equal(weights(load(path, evaluated))[name], tensor), name
     # Checkpoints know nothing of the processes: one process can go on from those of two.
-    trainer = Trainer(replace(one, output=str(tmp_path / "shards")), cpu())
+    trainer = Trainer(load(path, [*short, "output=" + (tmp_path / "shards").as_posix()]), cpu())
     assert trainer._resume() == 5
 
 
@@ -263,7 +275,7 @@ def cpu_bfloat16():
 def codecs(tmp_path_factory) -> dict[str, str]:
     """An untrained codec and the scenes' words, as configuration changes."""
     folder = tmp_path_factory.mktemp("codecs")
-    ImageCodec(8).save(folder / "codec.safetensors")
+    ImageCodec(8, used=32).save(folder / "codec.safetensors")
     TextEncoder.of_vocabulary(VOCABULARY, 8).save(folder / "words.json")
     return {
         "codec.image": (folder / "codec.safetensors").as_posix(),

@@ -9,6 +9,7 @@ from modality_forcing.model.network.checkpoint import CheckpointError, load_tran
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer, position_ids, to_latent, to_tokens
 from modality_forcing.model.training.assembly import ignore_channels
+from modality_forcing.model.training.config import TrainingSection
 from modality_forcing.model.training.from_text_to_image import (
     clone_of,
     fresh_text_to_image,
@@ -17,6 +18,7 @@ from modality_forcing.model.training.from_text_to_image import (
     trainable_parameters,
 )
 from modality_forcing.model.training.losses import LatentBatch, text_to_image_loss
+from modality_forcing.model.training.parallel import ParallelModel, open_accelerator
 from safetensors.torch import load_file, save_file
 
 TINY = TransformerConfig(
@@ -273,11 +275,13 @@ def test_channels_that_carry_nothing_are_neither_read_nor_written():
     used = 8
     module = fresh_text_to_image(TINY)
     ignore_channels(module, used)
+    model = ParallelModel(module, TrainingSection(), open_accelerator(TrainingSection()))
     optimiser = torch.optim.AdamW(module.parameters(), lr=1e-2)
     rgb, context, t = inputs()
     for seed in range(3):
         noise = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(seed))
         text_to_image_loss(module, LatentBatch(rgb, None, context), t, noise, channels=used).total.backward()
+        model.drop_unread(used)
         optimiser.step()
         optimiser.zero_grad()
     with torch.no_grad():

@@ -1,0 +1,27 @@
+"""Sizes of text-to-image transformers that people start from, as rows.
+
+FLUX.2-klein's are those of its files. Of the paper's scaling study (Modality Forcing, arXiv 2606.13676) width, 30 layers
+and "FFN 3x" are published, and how many parameters there are. Inferred, and chosen here so that those come out within
+2.2 % (0.366, 0.817 and 3.24 billion for 0.37, 0.8 and 3.3): 8 of the 30 layers double and 22 single, as in FLUX.2, with
+the two halves of the gated FFN together 3 widths; heads of 128; text from Qwen3-4B. With 3 widths for each half, as in
+FLUX.2 itself, no split of 30 layers is below 0.43 billion.
+"""
+
+from ..network.config import TransformerConfig
+
+
+def _paper(width: int) -> TransformerConfig:
+    return _plain(width, width // 128, 8, 22, 3 * width // 2, text_width=7680)
+
+
+def _plain(width: int, heads: int, double: int, single: int, mlp: int, text_width: int) -> TransformerConfig:
+    return TransformerConfig(width, heads, double, single, 0, mlp, text_width, depth_channels=0, cross_stream=False)
+
+
+SIZES = {
+    "flux2_klein_9b": _plain(4096, 32, 8, 24, 12288, text_width=12288),
+    "flux2_klein_4b": _plain(3072, 24, 5, 20, 9216, text_width=7680),
+    "paper_370m": _paper(1024),
+    "paper_800m": _paper(1536),
+    "paper_3b": _paper(3072),
+}
