@@ -15,7 +15,8 @@ from ..network.checkpoint import CheckpointError
 from . import config as configuration
 from . import plan
 from .checkpoints import DamagedCheckpoint
-from .config import CodecConfig, Config, ConfigError, EncodeConfig
+from .config import Config, ConfigError
+from .config_preparing import CodecConfig, EncodeConfig
 from .data import DataError, Problems
 
 KINDS = {"train": Config, "encode": EncodeConfig, "codec": CodecConfig}

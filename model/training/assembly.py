@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..network.checkpoint import load_transformer, read_header, save_transformer
-from ..network.config import RGB_CHANNELS, TransformerConfig
+from ..network.config import RGB_CHANNELS
 from ..network.transformer import ModalityForcingTransformer
 from .codecs import Codecs, encode_batch, open_codecs
 from .config import Config, ConfigError, DataSection
@@ -28,6 +28,7 @@ from .losses import LatentBatch
 from .optimisation import AveragedWeights, build_optimiser
 from .parallel import ParallelModel, cast_inputs_to_weights, shard
 from .scene_source import SceneSource
+from .sizes import sizes_of
 
 LOG = logging.getLogger(__name__)
 
@@ -120,17 +121,7 @@ def build_model(config: Config, text_width: int, *, empty: bool = False) -> Moda
     `empty`: on the meta device, for processes that get their weights from the main one.
     """
     model, joint = config.model, config.stage == "post_train"
-    fresh = TransformerConfig(
-        hidden_size=model.hidden_size,
-        num_heads=model.num_heads,
-        double_blocks=model.double_blocks,
-        single_blocks=model.single_blocks,
-        decoder_blocks=0,
-        mlp_size=model.mlp_ratio * model.hidden_size,
-        text_width=text_width,
-        depth_channels=0,
-        cross_stream=False,
-    )
+    fresh = sizes_of(model, text_width)
     if model.start:
         sizes = read_header(model.start, text_to_image=not joint).config
         if sizes.has_depth != joint:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..demo.image_codec import ImageCodec, psnr_db
 from ..demo.text import TextEncoder
 from ..scenes import KINDS, VOCABULARY, generate, heldout_seed, train_seed
-from .config import CodecConfig
+from .config_preparing import CodecConfig
 from .scene_source import to_bytes
 
 LOG = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ dropout, loss weights nor averaging) is a default of ours here, and can be chang
 the folder in which the command is started.
 """
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("training needs pydantic: pip install -r model/training/requirements.txt") from error
 
-from ..network.config import DEPTH_PATCH, RGB_CHANNELS
+from ..network.config import DEPTH_PATCH
 from .config_reading import read_toml, repaired, sentences
 
 NO_LIMIT = 10**9  # samples
@@ -49,12 +49,14 @@ class ConfigError(ValueError):
 
 @section
 class ModelSection:
-    """The network. The sizes are used only without a `source` or `start`, which bring their own."""
+    """The network. The sizes are used only where there is no `source` or `start`, which bring their own."""
 
     source: str = ""
     """text-to-image checkpoint (.safetensors file or diffusers folder); "": fresh weights"""
     start: str = ""
     """a model of this stage to go on from with another schedule, size or data; source is then the teacher"""
+    variant: Literal["", "flux2_klein_9b", "flux2_klein_4b", "paper_370m", "paper_800m", "paper_3b"] = ""
+    """a row of `sizes`, instead of the numbers below; for `plan`, also what a source will be"""
     hidden_size: Count = 256
     num_heads: Count = 8
     double_blocks: Count = 3
@@ -132,6 +134,20 @@ class DataSection:
 
 
 @section
+class LoraSection:
+    """Adapters beside frozen weights, by peft, for one GPU."""
+
+    rank: Annotated[int, Strict(), Field(ge=0, le=1024)] = 0
+    """0: no adapters, everything is trained"""
+    alpha: Weight = 0.0
+    """adapters count alpha / rank times; 0: as much as rank"""
+    base: Literal["float32", "bfloat16", "int8"] = "bfloat16"
+    """of the frozen weights; int8: blocks only, by torchao"""
+    offload: Flag = False
+    """frozen weights of blocks lie in host memory, and come when their block computes"""
+
+
+@section
 class RecipeSection:
     """Tasks, levels and losses. Shares and shift are published, the rest is ours."""
 
@@ -162,6 +178,8 @@ class RecipeSection:
 class OptimiserSection:
     """AdamW; learning rate with linear warm-up, hold, cosine decay at the end; averaged weights."""
 
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
+    """adamw8bit: the moments in 8 bits, by torchao"""
     learning_rate: Above0 = 1e-4
     beta1: Decay = 0.9
     beta2: Decay = 0.98
@@ -241,6 +259,7 @@ class Config:
     model: ModelSection = ModelSection()
     codec: CodecSection = CodecSection()
     data: DataSection = DataSection()
+    lora: LoraSection = LoraSection()
     recipe: RecipeSection = RecipeSection()
     optimiser: OptimiserSection = OptimiserSection()
     training: TrainingSection = TrainingSection()
@@ -257,7 +276,7 @@ class Config:
         model = self.model
         named = {"model.source": model.source, "model.start": model.start, "evaluation.path": self.evaluation.path}
         optional = [line for name, path in named.items() if path for line in _missing(name, path)]
-        return _codec_paths(self.codec, self.data) + optional
+        return codec_paths(self.codec, self.data) + optional
 
     def _stage(self) -> list[str]:
         lines, distills = [], self.recipe.distill_weight > 0
@@ -287,69 +306,13 @@ class Config:
         return lines
 
 
-@section
-class CodecConfig:
-    """A run of `codec`: the small image autoencoder on procedural scenes."""
-
-    output: str
-    """folder for the codec, its word list and its picture"""
-    seed: Integer = 0
-    scenes: Annotated[int, Strict(), Field(ge=2, le=NO_LIMIT)] = 4000
-    size: Annotated[int, Strict(), Field(ge=DEPTH_PATCH, le=2**14)] = 64
-    difficulty: Difficulty = "full"
-    kinds: tuple[SceneKind, ...] = ()
-    """of the scenes; empty: all"""
-    width: Annotated[int, Strict(), Field(ge=8, le=2**14)] = 64
-    channels: Annotated[int, Strict(), Field(ge=1, le=RGB_CHANNELS)] = RGB_CHANNELS
-    """that carry the picture; the rest of the latent's 128 stay zero"""
-    steps: Count = 2000
-    batch: Count = 16
-    learning_rate: Annotated[float, Strict(), Field(ge=1e-9, le=1)] = 2e-3
-    latent_noise: Annotated[float, Strict(), Field(ge=0, le=10)] = 0.1
-    """share of the latents' deviation: the decoder learns to bear a transformer's errors"""
-    text_length: Annotated[int, Strict(), Field(ge=2, le=2**14)] = 40
-
-    def problems(self) -> list[str]:
-        return [f"size is {self.size}; expected a multiple of {DEPTH_PATCH}"] if self.size % DEPTH_PATCH else []
-
-    def paths(self) -> list[str]:
-        return []
-
-
-@section
-class EncodeConfig:
-    """A run of `encode`: pictures and captions to latents, once, to train from (data.kind = "latents")."""
-
-    output: str
-    """folder of the store"""
-    count: Count = NO_LIMIT
-    """samples of each size at most; scenes without a count need one here"""
-    part_size: Count = 512
-    """samples in one file"""
-    batch: Count = 32
-    """samples encoded at once"""
-    codec: CodecSection = CodecSection()
-    data: DataSection = DataSection()
-
-    def problems(self) -> list[str]:
-        lines = self.data.problems()
-        if self.data.kind == "latents":
-            lines.append("data.kind is 'latents', which are encoded already; expected scenes, folder or shards")
-        if self.data.kind == "scenes" and not self.data.count and self.count >= NO_LIMIT:
-            lines.append("count is not set; scenes never end, so say how many to encode")
-        return lines
-
-    def paths(self) -> list[str]:
-        return _codec_paths(self.codec, self.data)
-
-
 def load(path: str | Path, overrides: list[str] | None = None, kind: type = Config, *, files: bool = True) -> Any:
     """Read and check a configuration.
 
     Args:
         path: the TOML file.
         overrides: "section.key=value" with a TOML value, as given with --set.
-        kind: Config, CodecConfig or EncodeConfig.
+        kind: Config, or one of `config_preparing`.
         files: whether the files that it names must be there.
 
     Raises:
@@ -386,12 +349,7 @@ def decisive(config: Config) -> dict[str, Any]:
     return flat
 
 
-def shortened(config: Config, **sections: dict[str, Any]) -> Config:
-    """A copy with some settings changed, section by section."""
-    return replace(config, **{name: replace(getattr(config, name), **changes) for name, changes in sections.items()})
-
-
-def _codec_paths(codec: CodecSection, data: DataSection) -> list[str]:
+def codec_paths(codec: CodecSection, data: DataSection) -> list[str]:
     lines = _missing("data.path", data.path) if data.kind != "scenes" else []
     for name, value in (("codec.image", codec.image), ("codec.text", codec.text)):
         if value or data.kind != "latents":  # a store brings its text along

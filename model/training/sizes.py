@@ -1,13 +1,14 @@
 """Sizes of text-to-image transformers that people start from, as rows.
 
-FLUX.2-klein's are those of its files. Of the paper's scaling study (Modality Forcing, arXiv 2606.13676) width, 30 layers
-and "FFN 3x" are published, and how many parameters there are. Inferred, and chosen here so that those come out within
-2.2 % (0.366, 0.817 and 3.24 billion for 0.37, 0.8 and 3.3): 8 of the 30 layers double and 22 single, as in FLUX.2, with
-the two halves of the gated FFN together 3 widths; heads of 128; text from Qwen3-4B. With 3 widths for each half, as in
-FLUX.2 itself, no split of 30 layers is below 0.43 billion.
+FLUX.2-klein's are those of its files. Of the paper's scaling study (Modality Forcing, arXiv 2606.13676) width, 30
+layers and "FFN 3x" are published, and how many parameters there are. Inferred, and chosen here so that those come out
+within 2.2 % (0.366, 0.817 and 3.24 billion for 0.37, 0.8 and 3.3): 8 of the 30 layers double, as in FLUX.2, and 22
+single; the two halves of the gated FFN together 3 widths; heads of 128; text from Qwen3-4B. With 3 widths for each
+half, as in FLUX.2 itself, no split of 30 layers is below 0.43 billion.
 """
 
 from ..network.config import TransformerConfig
+from .config import ModelSection
 
 
 def _paper(width: int) -> TransformerConfig:
@@ -25,3 +26,11 @@ SIZES = {
     "paper_800m": _paper(1536),
     "paper_3b": _paper(3072),
 }
+
+
+def sizes_of(model: ModelSection, text_width: int) -> TransformerConfig:
+    """The sizes of a fresh text-to-image model: those of a row, or the configuration's own."""
+    if model.variant:
+        return SIZES[model.variant]
+    mlp = model.mlp_ratio * model.hidden_size
+    return _plain(model.hidden_size, model.num_heads, model.double_blocks, model.single_blocks, mlp, text_width)

@@ -5,15 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from modality_forcing.model.training.config import (
-    CodecConfig,
-    Config,
-    ConfigError,
-    EncodeConfig,
-    decisive,
-    load,
-    schema,
-)
+from modality_forcing.model.training.config import Config, ConfigError, decisive, load, schema
+from modality_forcing.model.training.config_preparing import CodecConfig, EncodeConfig
 
 CONFIGS = Path(__file__).resolve().parents[2] / "model" / "training" / "configs"
 

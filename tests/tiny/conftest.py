@@ -1,6 +1,7 @@
 """Tests with tiny models, some of which import diffusers and transformers; training runs over random latents."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from modality_forcing.tasks.host.launch import keep_torchvision_importable
 from safetensors.torch import save_file
 
 keep_torchvision_importable()
+sys.path.append(str(Path(__file__).resolve().parent))  # for live_memory.py
 
 CONFIG = """
 output = "TMP/run"

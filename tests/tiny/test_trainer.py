@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from live_memory import peak_of_a_step
 from modality_forcing.model.demo.image_codec import ImageCodec
 from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.network.checkpoint import load_transformer
@@ -24,6 +25,8 @@ from modality_forcing.model.training.data import DataError
 from modality_forcing.model.training.logs import RunLog, read_curve
 from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
 from modality_forcing.model.training.optimisation import AveragedWeights, learning_rate
+from modality_forcing.model.training.plan import setup_of
+from modality_forcing.model.training.plan_counts import plan_memory
 from modality_forcing.model.training.trainer import FINAL, Trainer, _take, count_elements, split_rows
 from safetensors.torch import load_file
 
@@ -53,9 +56,23 @@ settings = [config.load(sys.argv[1], changes.split("|")) for changes in sys.argv
 accelerator = parallel.open_accelerator(settings[0].training)
 assert accelerator.num_processes == 2, accelerator.num_processes
 for each in settings:
-    trainer.Trainer(each, accelerator).run()
+    run = trainer.Trainer(each, accelerator)
+    if each.output.endswith("measured"):
+        sys.path.append("tests/tiny")
+        from live_memory import peak_of_a_step
+        from model.training.logs import RunLog
+        peak = peak_of_a_step(run, RunLog(run.folder, each.log, 0, 3, False))
+        if accelerator.is_main_process:
+            open(each.output, "w").write(str(peak))
+    else:
+        run.run()
 parallel.close(accelerator)
 """
+# Large enough that the weights, not the batch's odds and ends, are what is held.
+MEASURED = [
+    *("model.hidden_size=192", "model.num_heads=6", "model.double_blocks=2", "model.single_blocks=4"),
+    *("model.decoder_blocks=2", "data.sizes=[[32, 32]]", "training.gradient_checkpointing=true"),
+]
 
 
 def run_two_processes(path: Path, *settings: list[str]) -> None:
@@ -81,7 +98,10 @@ def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train, codecs)
     shards = [*split, "log.checkpoint_every=5", "training.sharding=fsdp", "training.gradient_checkpointing=true"]
     shards += ["output=" + (tmp_path / "shards").as_posix()]
     evaluated = [*shards[:-1], "log.evaluate_every=2", "output=" + (tmp_path / "evaluated").as_posix()]
-    run_two_processes(path, copies, shards, evaluated)
+    measured = [*MEASURED, "training.sharding=fsdp", "training.precision=bfloat16", "training.micro_batch=2"]
+    measured.append("output=" + (tmp_path / "measured").as_posix())
+    run_two_processes(path, copies, shards, evaluated, measured)
+    assert_planned(load(path, measured), 2, int((tmp_path / "measured").read_text()))
     reference = curve(one)
     for changes in (copies, shards, evaluated):
         other = load(path, changes)
@@ -101,6 +121,27 @@ def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train, codecs)
     # Checkpoints know nothing of the processes: one process can go on from those of two.
     trainer = Trainer(load(path, [*short, "output=" + (tmp_path / "shards").as_posix()]), cpu())
     assert trainer._resume() == 5
+
+
+def assert_planned(config: Config, processes: int, peak: int) -> None:
+    """`plan` says what a process holds, to 10 %."""
+    assert plan_memory(setup_of(config, processes), processes).peak == pytest.approx(peak, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["training.batch=8"],
+        ["training.batch=64", "training.micro_batch=32"],
+        ["training.batch=64", "training.gradient_checkpointing=false"],
+        ["training.batch=64", "training.micro_batch=32", "training.gradient_checkpointing=false"],
+    ],
+    ids=" ".join,
+)
+def test_plan_is_what_one_process_holds(path, changes):
+    config = load(path, [*MEASURED, *changes])
+    trainer = Trainer(config, cpu())
+    assert_planned(config, 1, peak_of_a_step(trainer, RunLog(trainer.folder, config.log, 0, 3, False)))
 
 
 def cpu():
