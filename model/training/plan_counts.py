@@ -13,8 +13,7 @@ Gathered, with sharding: b bytes of the parameters outside the blocks (they stay
 Activations: what autograd keeps, for each token of a block, with f = 16 D bytes of float32 queries and keys (before
     and after their norm; 8 D where all is float32 and the first share the projection's memory):
         double block  (13 D + 4 M) b + f  (+ 12 D in float32: the projection's memory)
-        single block  (12 D + 4 M) b + f    (of which D b are the modulation, which differs between tokens)
-        decoder       (11 D + 4 M) b + f
+        single block and decoder  (11 D + 4 M) b + f
     With gradient checkpointing D b of each block's input, and one whole block, which is computed again.
     Heads: 3 D b of each image token, 12 D of each depth token (float32). While the backward pass is in a block, its
     gradients: 2 (3 D + 2 M) b of each token. In a single pass the weights' gradients come while activations go.
@@ -186,7 +185,7 @@ def activation_bytes(setup: Setup) -> float:
     queries_keys = (8 if in_float32 else 16) * D
     whole = [
         (c.double_blocks, everything, (13 * D + 4 * M) * b + queries_keys + (12 * D if in_float32 else 0)),
-        (c.single_blocks, everything, (12 * D + 4 * M) * b + queries_keys),
+        (c.single_blocks, everything, (11 * D + 4 * M) * b + queries_keys),
         (c.decoder_blocks if c.has_depth else 0, depth, (11 * D + 4 * M) * b + queries_keys),
     ]
     if setup.checkpointing:
