@@ -136,6 +136,7 @@ def _encode(options: argparse.Namespace) -> int:
             batch=config.batch,
             process=part,
             processes=of,
+            workers=config.data.workers,
             report=report,
         )
     )

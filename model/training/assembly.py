@@ -77,7 +77,8 @@ def assemble(config: Config, accelerator: Any) -> Parts:
     Raises ConfigError, DataError, CheckpointError or ValueError with what is wrong.
     """
     device = accelerator.device
-    source = open_source(config.data, device)
+    with accelerator.main_process_first():  # it makes the index of shards, the others find it
+        source = open_source(config.data, device)
     encoding = open_encoding(config, source, device)
     main = accelerator.is_main_process or config.training.sharding == "none"
     module = build_model(config, encoding.null_text.shape[-1], empty=not main)
@@ -101,7 +102,7 @@ def open_source(data: DataSection, device: torch.device | str, *, path: str = ""
     if data.kind == "latents":
         return LatentStore(path or data.path)
     if data.kind != "scenes":
-        options = {"depth_scale": data.depth_scale, "sky_from": data.sky_from}
+        options = {"depth_scale": data.depth_scale, "sky_from": data.sky_from, "index": "" if path else data.index}
         return FileSource(path or data.path, data.kind, data.sizes, **options)
     return SceneSource(
         data.sizes[0],

@@ -21,7 +21,7 @@ from .config_reading import read_toml, repaired, sentences
 NO_LIMIT = 10**9  # samples
 # What may change between a run and its continuation: where things are, what is reported, how the work is split.
 FREE_ON_RESUME = (
-    *("output", "log", "evaluation", "data.workers"),
+    *("output", "log", "evaluation", "data.workers", "data.index"),
     *("training.micro_batch", "training.gradient_checkpointing", "training.sharding", "training.compile"),
 )
 # Integers pass as floats; booleans do not pass as numbers.
@@ -97,6 +97,8 @@ class DataSection:
     """folder: its root; shards: a folder of .tar files; latents: a folder written by `encode`"""
     sizes: tuple[Size, ...] = ((512, 512),)
     """(height, width); each sample takes the nearest aspect"""
+    index: str = ""
+    """shards only: folder for the index of their samples; "": .index beside them"""
     depth_scale: Annotated[float, Strict(), Field(ge=0, le=1e12)] = 0.0
     """depth of one stored unit; 0: what the file notes, else 1"""
     sky_from: Annotated[float, Strict(), Field(ge=0, le=1e12)] = 0.0

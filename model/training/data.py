@@ -166,9 +166,11 @@ def mirrored_caption(caption: str) -> str:
     return re.sub(r"\b(left|right)\b", lambda match: _SIDES[match[0]], caption)
 
 
-def nearest_size(height: int, width: int, sizes: Sequence[Size]) -> int:
-    """Index of the size whose aspect is nearest to height : width, by ratio."""
-    return int(np.argmin([abs(np.log(w / h) - np.log(width / height)) for h, w in sizes]))
+def nearest_sizes(pictures: np.ndarray, sizes: Sequence[Size]) -> np.ndarray:
+    """(n,) index of the size whose aspect is nearest, by ratio, to each of (n,2) heights and widths."""
+    height, width = np.maximum(pictures, 1).T
+    aspects = np.log(width / height)
+    return np.argmin([np.abs(np.log(w / h) - aspects) for h, w in sizes], axis=0)
 
 
 def fit(image: Image.Image, depth: Tensor, size: Size) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ them and a sample costs its own bytes. Letters: n samples of a part, h and w lat
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ..demo.text import TextEncoder
 from ..depth.codec import patchify, unpatchify
@@ -150,6 +151,7 @@ def encode_to_store(
     batch: int = 32,
     process: int = 0,
     processes: int = 1,
+    workers: int = 0,
     report=None,
 ) -> list[tuple[str, str]]:
     """Encode the first `count` samples of each bucket of a source (all of them where it has fewer).
@@ -159,6 +161,7 @@ def encode_to_store(
     folder. Samples that cannot be used are left out.
 
     Args:
+        workers: loader processes that read and decode.
         report: called with the number of samples of each finished part.
 
     Returns:
@@ -168,27 +171,63 @@ def encode_to_store(
     out.mkdir(parents=True, exist_ok=True)
     _write_notes(out, codecs, far_code, mirror)
     unusable = list(source.unusable)
+    parts = [
+        part
+        for number, part in enumerate(_parts(source, out, count, part_size))
+        if number % processes == process and not part.file.exists()
+    ]
+    chunks = [(part, range(first, min(first + batch, part.stop))) for part in parts for first in part.starts(batch)]
+    loaded = DataLoader(_Chunks(source, chunks), batch_size=None, num_workers=workers)
+    pieces = []
+    for (part, items), samples in zip(chunks, loaded, strict=True):
+        unusable += [(s.name, s.reason) for s in samples if isinstance(s, UnusableSample)]
+        good = [s for s in samples if not isinstance(s, UnusableSample)]
+        if good:
+            pieces.append(_encode(good, codecs, far_code, mirror))
+        if items.stop < part.stop:
+            continue
+        if pieces:
+            save_atomically({key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}, part.file)
+        if report:
+            report(sum(len(piece["rgb"]) for piece in pieces))
+        pieces = []
+    return unusable
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Samples start : stop of a bucket, and the file that they go to."""
+
+    file: Path
+    bucket: int
+    start: int
+    stop: int
+
+    def starts(self, batch: int) -> range:
+        return range(self.start, self.stop, batch)
+
+
+def _parts(source: Source, out: Path, count: int, part_size: int) -> Iterator[_Part]:
     number = 0
     for bucket, available in enumerate(source.counts):
         total = count if available is None else min(count, available)
         for start in range(0, total, part_size):
-            file = out / f"part-{number:06d}.safetensors"
+            yield _Part(out / f"part-{number:06d}.safetensors", bucket, start, min(start + part_size, total))
             number += 1
-            if file.exists() or (number - 1) % processes != process:
-                continue
-            pieces = []
-            for first in range(start, min(start + part_size, total), batch):
-                items = range(first, min(first + batch, start + part_size, total))
-                loaded = source.load(bucket, items)
-                unusable += [(s.name, s.reason) for s in loaded if isinstance(s, UnusableSample)]
-                samples = [s for s in loaded if not isinstance(s, UnusableSample)]
-                if samples:
-                    pieces.append(_encode(samples, codecs, far_code, mirror))
-            if pieces:
-                save_atomically({key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}, file)
-            if report:
-                report(sum(len(piece["rgb"]) for piece in pieces))
-    return unusable
+
+
+class _Chunks(torch.utils.data.Dataset):
+    """What is read and decoded at once, by loader processes if there are any."""
+
+    def __init__(self, source: Source, chunks: list[tuple[_Part, range]]) -> None:
+        self.source, self.chunks = source, chunks
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> list[RawSample | UnusableSample]:
+        part, items = self.chunks[index]
+        return self.source.load(part.bucket, items)
 
 
 def _encode(samples: list[RawSample], codecs: Codecs, far_code: float, mirror: bool) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Order, files, mirroring, and what happens to samples that cannot be used."""
 
 import json
+import pickle
 import tarfile
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 import torch
 from modality_forcing.model.demo.text import END, PAD, TextEncoder
 from modality_forcing.model.depth.files import save_depth
+from modality_forcing.model.training import order as order_module
+from modality_forcing.model.training import shard_index
 from modality_forcing.model.training.codecs import depth_codes
 from modality_forcing.model.training.data import (
     MOST_ATTEMPTS,
@@ -19,7 +22,7 @@ from modality_forcing.model.training.data import (
     fit,
     mirrored,
     mirrored_caption,
-    nearest_size,
+    nearest_sizes,
     stack_raw,
 )
 from modality_forcing.model.training.files import FileSource
@@ -63,6 +66,17 @@ def test_a_step_does_not_depend_on_what_was_asked_before():
     steps = [order.step(s) for s in range(40)]
     fresh = StepOrder([7, 5], batch=3, seed=1).step(31)
     assert fresh.items.tolist() == steps[31].items.tolist() and fresh.bucket == steps[31].bucket
+
+
+def test_each_permutation_is_drawn_once(monkeypatch):
+    """With several sizes each keeps its own: a long permutation takes a tenth of a second."""
+    drawn, generator = [], order_module._generator
+    monkeypatch.setattr(order_module, "_generator", lambda *key: drawn.append(key) or generator(*key))
+    order = StepOrder([50, 60, 70, 80, 90], batch=7, seed=0)
+    for step in range(60):
+        order.step(step)
+    permutations = [key for key in drawn if key[1] == order_module._ORDER]
+    assert len(permutations) == len(set(permutations)) > 5
 
 
 def test_buckets_are_drawn_by_their_share_and_each_is_used_evenly():
@@ -165,7 +179,8 @@ def test_fit_mixes_no_depth():
 
 def test_nearest_size_goes_by_ratio():
     sizes = [(512, 512), (384, 512), (512, 384)]
-    assert [nearest_size(h, w, sizes) for h, w in ((100, 100), (480, 640), (640, 480), (300, 900))] == [0, 1, 2, 1]
+    pictures = np.array([(100, 100), (480, 640), (640, 480), (300, 900)])
+    assert nearest_sizes(pictures, sizes).tolist() == [0, 1, 2, 1]
 
 
 def sample_files(folder, name, *, size=(32, 32), depth=None, caption="a box", picture=True):
@@ -215,12 +230,12 @@ EXPECTED = {
 
 def everything(source: FileSource) -> tuple[dict[str, RawSample], dict[str, str]]:
     good, bad = {}, dict(source.unusable)
-    for bucket, entries in enumerate(source.entries):
-        for entry, loaded in zip(entries, source.load(bucket, range(len(entries))), strict=True):
+    for bucket, count in enumerate(source.counts):
+        for item, loaded in enumerate(source.load(bucket, range(count))):
             if isinstance(loaded, UnusableSample):
                 bad[loaded.name] = loaded.reason
             else:
-                good[entry.name] = loaded
+                good[source.name(bucket, item)] = loaded
     return good, bad
 
 
@@ -247,6 +262,38 @@ def test_shards_name_every_bad_sample_and_a_truncated_shard(tmp_path):
     assert {"a.tar/good", "a.tar/sub/in-a-folder"} <= set(good)
     assert {f"a.tar/{name}": reason for name, reason in EXPECTED.items()}.items() <= bad.items()
     assert bad["b.tar"] == "truncated shard"
+
+
+def test_index_of_shards_is_read_once_and_follows_changes(tmp_path, monkeypatch):
+    """Only shards that are new are read again; what others have written serves; a damaged index is made anew."""
+    write_files(SceneSource((32, 32), difficulty="easy"), tmp_path / "shards", 6, kind="shards", per_shard=2)
+    read = []
+    whole = shard_index._read_shard
+    monkeypatch.setattr(shard_index, "_read_shard", lambda shard, note: read.append(shard.name) or whole(shard, note))
+
+    def opened():
+        read.clear()
+        source = FileSource(tmp_path / "shards", "shards", [(32, 32), (32, 64)], index=tmp_path / "index")
+        return source, sorted(read)
+
+    shards = sorted(path.name for path in (tmp_path / "shards").glob("*.tar"))
+    first, names = opened()
+    assert names == shards and not (tmp_path / "shards" / ".index").exists()
+    again, names = opened()
+    assert names == [] and again.counts == first.counts == [6]
+    for source in (again, pickle.loads(pickle.dumps(again))):
+        for a, b in zip(source.load(0, range(6)), first.load(0, range(6)), strict=True):
+            assert torch.equal(a.rgb, b.rgb) and a.caption == b.caption
+    (tmp_path / "shards" / shards[0]).unlink()
+    (tmp_path / "shards" / "z.tar").write_bytes((tmp_path / "shards" / shards[1]).read_bytes())
+    changed, names = opened()
+    assert names == ["z.tar"]
+    found = [changed.name(0, item) for item in range(6)]
+    assert found[::2] == [f"{shards[1]}/00000002", f"{shards[2]}/00000004", "z.tar/00000002"]
+    assert torch.equal(changed.load(0, [4])[0].rgb, first.load(0, [2])[0].rgb)
+    [table] = (tmp_path / "index").glob("*.npy")
+    table.write_bytes(table.read_bytes()[:-50])
+    assert opened()[1] == [*shards[1:], "z.tar"]
 
 
 def test_depth_scale_sky_and_16_bit(tmp_path):

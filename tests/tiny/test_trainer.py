@@ -332,7 +332,7 @@ def test_from_files_to_a_text_to_image_model_to_a_joint_one(path, tmp_path, code
     lines = [f'output = "{store.as_posix()}"', "[codec]", *(f'{k[6:]} = "{v}"' for k, v in codecs.items())]
     lines += ["[data]", 'kind = "shards"', f'path = "{shards.as_posix()}"', "sizes = [[32, 32]]", "sky_from = 1e6"]
     encode.write_text("\n".join([*lines, "far_code = 1.75"]))
-    assert main(["encode", str(encode), "--set", "part_size=5"]) == 0
+    assert main(["encode", str(encode), "--set", "part_size=5", "--set", "batch=2", "--set", "data.workers=1"]) == 0
     assert len(list(store.glob("part-*.safetensors"))) == 3
 
     common = [f"data.path={store.as_posix()}", "training.steps=2", *(f"{k}={v}" for k, v in codecs.items())]
