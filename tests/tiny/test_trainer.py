@@ -112,7 +112,7 @@ def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train, codecs)
             torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-3)  # of 5 Adam steps of up to 1e-2
         assert not found["dit.img_in.weight"][:, 32:].any()
         errors, wanted = (read_curve(each.output)[-1]["image_to_depth"] for each in (other, one))
-        assert len(wanted) == 4
+        assert len(wanted) == 5
         for name, row in wanted.items():
             assert errors[name] == pytest.approx(row, abs=2e-4), name
     # Evaluating on the way changes nothing: averaged weights that stayed gathered would be trained on.
