@@ -164,8 +164,8 @@ class RecipeSection:
     """image -> depth is used with the empty prompt"""
     rgb_weight: Weight = 1.0
     depth_weight: Weight = 1.0
-    border_weight: Weight = 0.0
-    """of the steps of depth across the borders of patches, against blocks"""
+    slope_weight: Weight = 0.0
+    """of the differences between pixels of depth, against blocks"""
     distill_weight: Weight = 0.0
     """self-distillation against the frozen source"""
     distill_high: Weight = 1.0

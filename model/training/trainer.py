@@ -32,8 +32,8 @@ from .losses import (
     LossWeights,
     drop_text,
     joint_loss,
+    known_slopes,
     text_to_image_loss,
-    valid_borders,
 )
 from .optimisation import learning_rate
 from .order import StepOrder, level_generator, sample_noise
@@ -67,7 +67,7 @@ class Trainer:
             recipe.distill_weight,
             recipe.distill_high,
             recipe.distill_low,
-            recipe.border_weight,
+            recipe.slope_weight,
         )
         if self.joint and recipe.text_to_image > 0 and accelerator.num_processes > 1:
             raise ConfigError(
@@ -292,8 +292,8 @@ def count_elements(batch: LatentBatch, levels: Levels, weights: LossWeights, cha
         return torch.tensor([len(batch.rgb) * of_sample, 0.0, 0.0, 0.0], device=batch.rgb.device)
     rgb = (~levels.rgb_given).sum() * of_sample
     depth = (~batch.depth.isnan() & per_sample(~levels.depth_given, batch.depth)).sum()
-    borders = (valid_borders(batch.depth) & ~levels.depth_given[:, None]).sum() * (weights.border > 0)
-    return torch.stack([rgb, depth, rgb * (weights.distill > 0), borders]).float()
+    sloping = known_slopes(batch.depth, levels).sum() if weights.slope > 0 else torch.zeros_like(rgb)
+    return torch.stack([rgb, depth, rgb * (weights.distill > 0), sloping]).float()
 
 
 def _take(levels: Levels, rows: slice, device: torch.device) -> Levels:

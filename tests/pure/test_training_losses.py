@@ -8,9 +8,9 @@ from modality_forcing.model.training.losses import (
     LatentBatch,
     Losses,
     LossWeights,
-    border_steps,
     drop_text,
     joint_loss,
+    slopes,
     text_to_image_loss,
 )
 from torch import nn
@@ -232,23 +232,22 @@ def test_negative_weights_are_refused():
         LossWeights(depth=-1.0)
 
 
-def test_border_steps_are_those_of_the_map_between_patches():
-    maps = torch.randn(2, 32, 48, generator=torch.Generator().manual_seed(0))
-    steps = border_steps(patchify(maps))
-    across, down = maps.diff(dim=2)[:, :, 15::16], maps.diff(dim=1)[:, 15::16]
-    assert steps.shape == (2, 2 * 32 + 48)
-    torch.testing.assert_close(steps.sort(1).values, torch.cat([across.flatten(1), down.flatten(1)], 1).sort(1).values)
+def test_slopes_are_differences_of_the_map():
+    ramp = torch.arange(48.0) + 100 * torch.arange(32.0)[:, None]  # 100 a row, 1 a column
+    found, counts = slopes(patchify(ramp[None]))[0].unique(return_counts=True)
+    assert found.tolist() == [1, 2, 4, 8, 100, 200, 400, 800]
+    assert counts.tolist() == [32 * (48 - k) for k in (1, 2, 4, 8)] + [48 * (32 - k) for k in (1, 2, 4, 8)]
 
 
-def test_border_term_sees_blocks_and_not_an_offset_of_the_whole_map(case):
+def test_slope_term_sees_blocks_and_not_an_offset_of_the_whole_map(case):
     batch, levels, *_ = case
     network = perfect(case)
     network.clean_depth.data += 0.1
-    assert joint_loss(network, *case, LossWeights(border=1.0)).border.item() == pytest.approx(0, abs=1e-5)
-    network.clean_depth.data[3, :, 0, 0] += 0.2  # one patch at t = 0.5: 32 of 112 steps are 0.4 off
-    losses = joint_loss(network, *case, LossWeights(border=3.0))
-    known = ~border_steps(batch.depth)[[0, 1, 3]].isnan()  # depth -> image has no loss
-    assert losses.counts["border"].item() == known.sum() < 3 * 112
-    assert losses.border.item() == pytest.approx(32 * 0.4 / known.sum().item(), rel=1e-4)
-    assert losses.total.item() == pytest.approx((losses.rgb + losses.depth + 3 * losses.border).item(), rel=1e-6)
-    assert joint_loss(network, *case, LossWeights()).counts["border"].item() == 0
+    assert joint_loss(network, *case, LossWeights(slope=1.0)).slope.item() == pytest.approx(0, abs=1e-9)
+    network.clean_depth.data[3, :, 0, 0] += 0.2  # one patch of 2 x 3 at t = 0.5: pairs over its two borders are 0.4 off
+    losses = joint_loss(network, *case, LossWeights(slope=3.0))
+    known = ~slopes(batch.depth)[[0, 1, 3]].isnan()  # depth -> image has no loss
+    assert losses.counts["slope"].item() == known.sum() < known.numel()
+    assert losses.sums["slope"].item() == pytest.approx(2 * 16 * (1 + 2 + 4 + 8) * 0.4**2, rel=1e-4)
+    assert losses.total.item() == pytest.approx((losses.rgb + losses.depth + 3 * losses.slope).item(), rel=1e-6)
+    assert joint_loss(network, *case, LossWeights()).counts["slope"].item() == 0

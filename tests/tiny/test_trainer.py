@@ -229,7 +229,7 @@ def test_counts_are_those_of_the_loss(path):
     levels, _ = trainer._draw(0)
     levels = _take(levels, slice(None), torch.device("cpu"))
     assert 0 < levels.rgb_given.sum() < 8 and 0 < levels.depth_given.sum() < 8
-    weights = LossWeights(distill=1.0, border=1.0)
+    weights = LossWeights(distill=1.0, slope=1.0)
     noise = torch.randn_like(batch.rgb), torch.randn_like(batch.depth)
     teacher = lambda rgb, depth, context, t: (torch.zeros_like(rgb), None)  # noqa: E731
     losses = joint_loss(trainer.parts.model.module, batch, levels, *noise, weights, teacher)
@@ -248,7 +248,7 @@ def test_text_is_dropped_more_often_where_the_image_is_given(path):
 
 
 def test_a_share_of_the_steps_trains_no_depth(path):
-    settings = load(path, ["recipe.text_to_image=0.4", "recipe.border_weight=1.0", "recipe.image_to_depth=0.5"])
+    settings = load(path, ["recipe.text_to_image=0.4", "recipe.slope_weight=1.0", "recipe.image_to_depth=0.5"])
     trainer = Trainer(settings, cpu())
     assert [trainer.is_joint(step) for step in range(10)] == [True, True, False, True, False] * 2
     assert not trainer._draw(2)[0].rgb_given.any() and trainer._draw(3)[0].rgb_given.any()
