@@ -1,5 +1,7 @@
 """Headless sampler: Euler on each modality's own clock, with classifier-free guidance."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +24,8 @@ def sample(
     mu: float = DEFAULT_MU,
     strength: float = 1.0,
     depth_cfg: float | None = None,
+    first_step: int = 0,
+    on_step: Callable[[int], None] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sample RGB and depth latents with `steps` Euler steps (Modality Forcing, arXiv 2606.13676, sampling).
 
@@ -36,6 +40,8 @@ def sample(
         depth_cfg: guidance weight of the depth head where it is another; None: cfg.
         strength: of the given depth in mode "d2i", above 0. Below 1 it is given with noise that falls with the image's,
             the same at all steps (partial depth conditioning; see `levels.given_level`).
+        first_step: leave out the steps before this one; what is sampled starts at its level.
+        on_step: called after each step with how many of all are done.
 
     Returns:
         (rgb, depth) float32 latents; a given modality comes back as it was.
@@ -52,7 +58,7 @@ def sample(
     if mode == "d2i":
         t_depth = given_level(t_rgb, strength)
 
-    for i in range(steps):
+    for i in range(first_step, steps):
         levels = t_rgb[i].expand(batch), t_depth[i].expand(batch)
         seen = add_noise(depth, noise, levels[1]) if mode == "d2i" else depth
         heads = [module(rgb.to(dtype), seen.to(dtype), text, *levels) for text in texts]
@@ -60,6 +66,8 @@ def sample(
         if mode != "d2i":
             depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, depth_x0, levels[1])
         rgb = rgb + (t_rgb[i + 1] - t_rgb[i]) * velocity
+        if on_step is not None:
+            on_step(i + 1)
     return rgb, depth
 
 

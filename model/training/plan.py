@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from ..demo.text import DEFAULT_LENGTH, TextEncoder
+from ..flux2_codecs import QWEN_TOKENS
 from ..network.checkpoint import read_header
 from ..network.config import TransformerConfig
 from .config import Config, ConfigError, load
@@ -27,7 +28,6 @@ from .plan_counts import (
 from .sizes import SIZES, sizes_of
 
 GIB = 2**30
-FLUX2_TOKENS = 512
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "flux2_klein_9b.toml"
 
 
@@ -75,11 +75,11 @@ def _transformer(config: Config) -> TransformerConfig:
     return joint_config(base, model.decoder_blocks) if joint else text_to_image(base)
 
 
-def _text(config: Config) -> tuple[int, int]:
-    """Tokens of a caption and width of their embedding, of an encoder that need not be there yet."""
+def _text(config: Config) -> tuple[int, int | None]:
+    """Tokens of a caption and width of their embedding, of an encoder that need not be there yet; None: the model's."""
     codec = config.codec
-    if codec.kind == "flux2" or config.model.variant:
-        return FLUX2_TOKENS, TransformerConfig.text_width
+    if codec.kind == "flux2":
+        return QWEN_TOKENS, None
     words = next((p for p in (Path(codec.text), Path(config.data.path) / "words.json") if p.is_file()), None)
     encoder = TextEncoder.load(words) if words else TextEncoder(tuple("abcdefghijklmn"), DEFAULT_LENGTH)
     return encoder.length, encoder.width

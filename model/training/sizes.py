@@ -7,6 +7,8 @@ single; the two halves of the gated FFN together 3 widths; heads of 128; text fr
 half, as in FLUX.2 itself, no split of 30 layers is below 0.43 billion.
 """
 
+from dataclasses import replace
+
 from ..network.config import TransformerConfig
 from .config import ModelSection
 
@@ -28,9 +30,13 @@ SIZES = {
 }
 
 
-def sizes_of(model: ModelSection, text_width: int) -> TransformerConfig:
-    """The sizes of a fresh text-to-image model: those of a row, or the configuration's own."""
+def sizes_of(model: ModelSection, text_width: int | None) -> TransformerConfig:
+    """The sizes of a fresh text-to-image model: those of a row, or the configuration's own, for a text encoder's width.
+
+    `text_width` None: the row's.
+    """
     if model.variant:
-        return SIZES[model.variant]
-    mlp = model.mlp_ratio * model.hidden_size
-    return _plain(model.hidden_size, model.num_heads, model.double_blocks, model.single_blocks, mlp, text_width)
+        row = SIZES[model.variant]
+        return replace(row, text_width=text_width or row.text_width)
+    mlp, width = model.mlp_ratio * model.hidden_size, text_width or TransformerConfig.text_width
+    return _plain(model.hidden_size, model.num_heads, model.double_blocks, model.single_blocks, mlp, width)
