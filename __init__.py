@@ -2,12 +2,13 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .nodes import NODES
-from .nodes.native.detection import register
+from .nodes import NODES, preview_results
+from .nodes.native import detection
 
 WEB_DIRECTORY = "./web"
 
-register()
+detection.register()
+preview_results.register()
 
 
 class ModalityForcingExtension(ComfyExtension):

@@ -108,7 +108,7 @@ class SaveMesh(io.ComfyNode):
     @classmethod
     def execute(cls, mesh: Any, filename_prefix: str) -> io.NodeOutput:
         write = partial(save_glb, notes=workflow_of(cls))
-        saved = save_files(filename_prefix, ".glb", _from_core(mesh), write)
+        saved = save_files(filename_prefix, ".glb", meshes_from_core(mesh), write)
         return io.NodeOutput(output_names(saved), ui={"3d": saved})
 
 
@@ -142,7 +142,7 @@ def _unit_normals(normals: np.ndarray) -> np.ndarray:
     return swap_gltf_axes(np.where(normals.any(axis=1, keepdims=True), normals, np.float32([0.0, 0.0, -1.0])))
 
 
-def _from_core(core: Any) -> list[Mesh]:
+def meshes_from_core(core: Any) -> list[Mesh]:
     """Any node's MESH as ours. ValueError where its parts do not fit together."""
     _check_core(core)
     per_vertex = {name: getattr(core, name, None) for name in _PER_VERTEX}

@@ -1,17 +1,8 @@
-"""Viewers in the browser: depth, and the point cloud seen from any side.
+"""Viewers in the browser: depth, and the scene seen from any side. What the browser gets: preview_results.py."""
 
-A geometry reaches the browser as one file for each image, in ComfyUI's temp folder:
-    uint32, little-endian: n, the length of the header
-    n bytes: the header, JSON in UTF-8, filled up with blanks so that what follows starts at a multiple of 4 bytes
-        {"format": "modality_forcing_geometry", "version": 1, "width": W, "height": H, "intrinsics": [9 numbers]}
-        intrinsics: normalised K by rows (see model/geometry/camera.py)
-    H·W float32, little-endian, by rows: the depth, NaN where it is not valid
-    H·W·3 uint8, by rows: the colours, sRGB
-The name is made from the content, so showing the same thing again writes nothing.
-"""
-
-import hashlib
-import json
+import re
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +13,40 @@ from comfy_api.latest import io
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ..model.geometry.packets import Geometry, read_geometry
-from ..model.geometry.pointcloud import to_bytes
-from ..model.new_file import new_file
-from .sockets import GEOMETRY, GEOMETRY_CATEGORY
+from ..model.geometry.browser_packets import camera_of, cloud_packet, geometry_packet, mesh_cloud, mesh_packet, scene_of
+from ..model.geometry.camera import fov_deg, intrinsics_from_fov_y
+from ..model.geometry.looking import View, known_distance, median_depth, read_pick, read_view
+from ..model.geometry.orbit import Orbit, orbit_from_load3d
+from ..model.geometry.packets import make_geometry, read_geometry
+from ..model.geometry.pointcloud import PointCloud
+from ..model.geometry.render import render_views
+from .mesh import meshes_from_core
+from .notes import show_on_node
+from .preview_results import RESULTS, UI_KEY
+from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD
 
-UI_KEY = "modality_forcing"
+# Named by the viewer: cloud_<scene>_<image of the batch>_<time>.png
+_SCREENSHOT = re.compile(r"cloud_([0-9a-f]{16})_(\d+)_\d+\.png")
+
+
+def _written_input(name: str, what: str, *, optional: bool = True) -> io.String.Input:
+    """A text that the viewer writes; its row is hidden in the browser."""
+    tooltip = f"Written by the viewer: {what} Empty: none."
+    return io.String.Input(name, default="", socketless=True, tooltip=tooltip, optional=optional)
+
+
+def _pick_outputs() -> list[io.Output]:
+    without = "Without a picked point: the middle, with the depth it has."
+    return [
+        io.Float.Output(id="x_px", display_name="x_px", tooltip=f"Column of the picked point. {without}"),
+        io.Float.Output(id="y_px", display_name="y_px", tooltip=f"Row of the picked point. {without}"),
+        io.Float.Output(
+            id="distance",
+            display_name="distance",
+            tooltip="What the point's depth has to be for the stated length to be true: into Metric Depth from "
+            "Distance. " + without,
+        ),
+    ]
 
 
 class PreviewDepth(io.ComfyNode):
@@ -37,14 +56,26 @@ class PreviewDepth(io.ComfyNode):
             node_id="ModalityForcingPreviewDepth",
             display_name="Preview Depth",
             category=GEOMETRY_CATEGORY,
-            description="Shows depth: value and 3D position under the pointer, range and colours changed in place.",
-            inputs=[GEOMETRY.Input("geometry")],
+            description="Shows depth: value and 3D position under the pointer, range and colours changed in place. "
+            "Compares it with a second one, and takes a point whose distance you know.",
+            inputs=[
+                GEOMETRY.Input("geometry"),
+                _written_input("picked", "the point whose distance is known."),
+                GEOMETRY.Input("compare", optional=True, tooltip="A second depth, shown beside a line that moves."),
+                io.Mask.Input(
+                    "uncertainty", optional=True, tooltip="Shown over the depth on demand; of the depth's size."
+                ),
+            ],
+            outputs=_pick_outputs(),
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, geometry: dict[str, Any]) -> io.NodeOutput:
-        return io.NodeOutput(ui={UI_KEY: write_geometry(read_geometry(geometry))})
+    def execute(cls, geometry: dict[str, Any], picked="", compare=None, uncertainty=None) -> io.NodeOutput:
+        shown = [_announce_geometry(geometry, "depth", uncertainty)]
+        if compare is not None:
+            shown.append(_announce_geometry(compare, "compare"))
+        return io.NodeOutput(*known_distance(geometry, read_pick(picked)), ui={UI_KEY: shown})
 
 
 class PreviewPointCloud(io.ComfyNode):
@@ -52,81 +83,131 @@ class PreviewPointCloud(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ModalityForcingPreviewPointCloud",
-            display_name="Preview Point Cloud",
+            display_name="Point Cloud Viewer",
             category=GEOMETRY_CATEGORY,
-            description="Shows the points of a geometry, first as its picture showed them, then from any side. "
-            "A screenshot becomes the image output on the next run.",
+            description="Look around: shows the points of a geometry, a point cloud or a mesh, first as the picture "
+            "showed them, then from any side. 'Use this view' gives what the new camera sees, and the camera, on the "
+            "next run.",
             inputs=[
-                GEOMETRY.Input("geometry"),
-                io.String.Input(
-                    "screenshot",
-                    default="",
-                    socketless=True,
-                    tooltip="Written by the viewer: the screenshot's name in the input folder. Empty: none yet.",
+                GEOMETRY.Input("geometry", tooltip="The scene, and the camera that the viewer opens at."),
+                _written_input("screenshot", "a picture of the scene as shown, in the input folder.", optional=False),
+                _written_input("view", "the camera of the outputs, and what it leaves out."),
+                _written_input("picked", "the points whose distance is known."),
+                POINT_CLOUD.Input(
+                    "point_cloud", optional=True, tooltip="Shown as it is, instead of the geometry's own points."
+                ),
+                io.Mesh.Input("mesh", optional=True, tooltip="Shown instead of points."),
+                io.Load3DCamera.Input(
+                    "camera",
+                    optional=True,
+                    tooltip="Opens here and gives this view until another is chosen by hand. In the unit of the depth.",
                 ),
             ],
             outputs=[
                 io.Image.Output(
                     display_name="image",
-                    tooltip="The last screenshot; before the first one the picture of the geometry itself.",
+                    tooltip="What the chosen view sees, or the screenshot; before either the picture itself.",
                 ),
                 io.Mask.Output(
-                    id="holes",
-                    display_name="holes",
-                    tooltip="White where the screenshot shows no point; before the first one where depth is not valid.",
+                    id="holes", display_name="holes", tooltip="White where that view knows nothing: inpaint it."
                 ),
+                io.Load3DCamera.Output(
+                    id="view_camera", display_name="camera", tooltip="Of that view, in the unit of the depth."
+                ),
+                GEOMETRY.Output(id="seen", display_name="geometry", tooltip="Depth, camera and colours of that view."),
+                *_pick_outputs(),
             ],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(cls, geometry: dict[str, Any], screenshot: str = "") -> io.NodeOutput:
-        packet = read_geometry(geometry)
+    def execute(
+        cls, geometry, screenshot="", view="", picked="", point_cloud=None, mesh=None, camera=None
+    ) -> io.NodeOutput:
+        shown = _announce_scene(geometry, point_cloud, mesh)
+        chosen = _chosen_view(geometry, view, camera, shown)
+        clouds = point_cloud if mesh is None else [mesh_cloud(own) for own in meshes_from_core(mesh)]
+        image, holes, seen = _see(geometry, clouds, chosen)
         if screenshot:
-            image, holes = read_screenshot(screenshot)
-        else:
-            image, holes = packet.image, (~packet.valid).float().cpu()
-        return io.NodeOutput(image, holes, ui={UI_KEY: write_geometry(packet)})
+            image, holes = _screenshot_or(image, holes, cls, screenshot, shown["result"])
+        out = _camera_out(geometry, chosen.orbit)
+        return io.NodeOutput(
+            image, holes, out, seen, *known_distance(geometry, read_pick(picked)), ui={UI_KEY: [shown]}
+        )
 
 
-def write_geometry(packet: Geometry) -> list[dict[str, str]]:
-    """Write a file for each image, as the module says; returns what the browser asks the server for."""
-    depth = torch.where(packet.valid, packet.depth, torch.nan).float().cpu().numpy()
-    folder = Path(folder_paths.get_temp_directory())
-    folder.mkdir(parents=True, exist_ok=True)
-    return [
-        {"filename": _write(folder, depth[i], to_bytes(packet.image[i].numpy()), packet.intrinsics[i]), **_PLACE}
-        for i in range(len(depth))
-    ]
+def _announce_geometry(geometry: dict[str, Any], role: str, uncertainty: Tensor | None = None) -> dict[str, Any]:
+    """What the browser is told of a result; `role` says which it is where a node has several."""
+    count = len(read_geometry(geometry).depth)
+    name = RESULTS.add(count, _geometry_image, geometry, uncertainty)
+    return {"role": role, "result": name, "count": count}
 
 
-_PLACE = {"subfolder": "", "type": "temp"}
+def _announce_scene(geometry: dict[str, Any], clouds: list[PointCloud] | None, mesh: Any) -> dict[str, Any]:
+    """As `_announce_geometry`, of what is connected."""
+    if mesh is None and clouds is None:
+        return _announce_geometry(geometry, "scene")
+    cameras = [camera_of(geometry, index) for index in range(len(read_geometry(geometry).depth))]
+    make, shapes = (_cloud_image, clouds) if mesh is None else (_mesh_image, mesh)
+    count = len(clouds) if mesh is None else len(mesh.vertices)
+    return {"role": "scene", "result": RESULTS.add(count, partial(make, cameras), shapes), "count": count}
 
 
-def _write(folder: Path, depth: np.ndarray, colors: np.ndarray, intrinsics: Tensor) -> str:
-    header = {
-        "format": "modality_forcing_geometry",
-        "version": 1,
-        "width": depth.shape[1],
-        "height": depth.shape[0],
-        "intrinsics": intrinsics.flatten().tolist(),
-    }
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 4)
-    parts = [
-        len(text).to_bytes(4, "little"),
-        text,
-        np.ascontiguousarray(depth, "<f4").data,
-        np.ascontiguousarray(colors, np.uint8).data,
-    ]
-    digest = hashlib.blake2b(digest_size=12)
-    for part in parts:
-        digest.update(part)
-    path = folder / f"modality_forcing_{digest.hexdigest()}.bin"
-    if not path.exists():
-        with new_file(path) as unfinished, unfinished.open("wb") as file:
-            file.writelines(parts)
-    return path.name
+def _geometry_image(index: int, geometry: dict[str, Any], uncertainty: Tensor | None) -> bytes:
+    return geometry_packet(geometry, index, uncertainty)
+
+
+def _cloud_image(cameras: list[dict[str, Any]], index: int, clouds: list[PointCloud]) -> bytes:
+    return cloud_packet(clouds[index], cameras[index % len(cameras)])
+
+
+def _mesh_image(cameras: list[dict[str, Any]], index: int, mesh: Any) -> bytes:
+    return mesh_packet(meshes_from_core(mesh)[index], cameras[index % len(cameras)])
+
+
+def _chosen_view(geometry: dict[str, Any], text: str, camera: dict[str, Any] | None, shown: dict[str, Any]) -> View:
+    """The view chosen by hand, else the connected camera's, which the browser is told of."""
+    chosen = read_view(text)
+    if camera is None:
+        return chosen
+    orbit = orbit_from_load3d(camera, median_depth(read_geometry(geometry), 0))
+    shown["camera"] = asdict(orbit)
+    return chosen if chosen.orbit else View(orbit)
+
+
+def _see(geometry: dict[str, Any], clouds: list[PointCloud] | None, view: View) -> tuple[Tensor, Tensor, Any]:
+    """Image, holes and geometry of the view; the source view is the picture itself."""
+    source = read_geometry(geometry)
+    if view.orbit is None:
+        return source.image, (~source.valid).float().cpu(), geometry
+    height, width = source.depth.shape[1:]
+    fov = view.orbit.fov_y_deg
+    intrinsics = source.intrinsics if fov is None else intrinsics_from_fov_y(fov, width, height)
+    seen = render_views(clouds or view.clouds(geometry), view.orbit.pose()[None], intrinsics, width, height)
+    return seen.image, seen.hole.float(), make_geometry(seen.depth, ~seen.hole, intrinsics, seen.image)
+
+
+def _camera_out(geometry: dict[str, Any], orbit: Orbit | None) -> dict[str, Any]:
+    source = read_geometry(geometry)
+    if orbit is None:
+        distance = median_depth(source, 0)
+        orbit = Orbit((0.0, 0.0, distance), distance)
+    return orbit.load3d(float(fov_deg(source.intrinsics)[1][0]))
+
+
+def _screenshot_or(
+    image: Tensor, holes: Tensor, node: type[io.ComfyNode], screenshot: str, result: str
+) -> tuple[Tensor, Tensor]:
+    """The screenshot, if it shows the scene that the viewer is given now; else the view, and the node says so."""
+    picture = read_screenshot(screenshot)
+    taken = _SCREENSHOT.fullmatch(Path(screenshot).name)
+    now = RESULTS.image(result, int(taken[2])) if taken else None
+    if now is not None and scene_of(now) == taken[1]:
+        return picture
+    text = "the screenshot is of another scene and was left out: take it again, or discard it in the viewer"
+    show_on_node(node, text, warning=True)
+    return image, holes
 
 
 def read_screenshot(name: str) -> tuple[Tensor, Tensor]:
@@ -138,11 +219,12 @@ def read_screenshot(name: str) -> tuple[Tensor, Tensor]:
     if not path.is_file():
         raise ValueError(
             f"the screenshot {name!r} is not in ComfyUI's input folder {folder} (a workflow from another machine?). "
-            "Take it again in the viewer, or discard it there to get the picture of the geometry."
+            "Take it again in the viewer, or discard it there."
         )
     try:
-        pixels = np.asarray(Image.open(path).convert("RGBA"), np.float32) / 255
-    except UnidentifiedImageError as error:
+        with Image.open(path, formats=["PNG"]) as picture:
+            pixels = np.asarray(picture.convert("RGBA"), np.float32) / 255
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise ValueError(f"the screenshot {name!r} is not a picture; take it again in the viewer") from error
     pixels = torch.from_numpy(pixels)[None]
     return pixels[..., :3].contiguous(), 1 - pixels[..., 3]

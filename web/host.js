@@ -3,9 +3,19 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
+import { livingElement } from "./parts/living_element.js";
+
 const PROPERTY = "modality_forcing"; // one object among a node's properties, saved with the workflow
+const OUTPUT = "modality_forcing"; // and among what a node that ran tells the browser
 const MUTED = 2;
 const BYPASSED = 4;
+
+const inPage = new Set(); // living elements
+const livingOf = new WeakMap(); // node -> its living element
+const shownWidgets = new Set(); // {node, widget} that run
+// Results by the workflow they were made in, which its change tracker stands for: a tab that comes back finds them.
+const results = new WeakMap(); // change tracker -> Map(execution id -> {items, index, number})
+let resultNumber = 0;
 
 // makers: {node type: (node) => void}, called once for every new node.
 export function register(makers) {
@@ -13,21 +23,63 @@ export function register(makers) {
     app.registerExtension({
         name: "ModalityForcing.Widgets",
         nodeCreated: (node) => makers[node.comfyClass]?.(node),
+        setup: () => app.canvas.canvas.addEventListener("litegraph:set-graph", () => { setTimeout(checkPage); }),
+        // A workflow becomes the active one only after its nodes are there; newer frontends say when.
+        afterConfigureGraph: () => { setTimeout(afterLoading); },
+        afterLoadGraph: afterLoading,
     });
+    api.addEventListener("executed", ({ detail }) => detail.output?.[OUTPUT] && queueMicrotask(() => keepResult(detail)));
+    // The frontend zooms the graph by two fingers wherever they are, and hears of them before any element could object.
+    window.addEventListener("touchmove", (event) => event.target.closest?.(".mf-widget") && event.stopPropagation(), { capture: true, passive: true });
+    api.addEventListener("reconnected", () => shownWidgets.forEach(({ widget }) => widget.retry?.()));
 }
 
-// Puts a widget into a node. widget: {element, minHeight, minWidth, restore?(), result?(files), dispose()}.
+// Puts a widget into a node. widget: {element, minHeight, minWidth, start(), stop(), restore?(), result?(record),
+// retry?()}. It runs while its element is in the page and its graph is shown, which copies on the clipboard, nodes of closed
+// tabs and of subgraphs that nobody looks into are not. record: {items, index} as the node announced, or null.
 export function attach(node, name, widget) {
-    widget.element.style.minHeight = `${widget.minHeight}px`;
-    widget.element.classList.add("widget-expands"); // the older Vue renderer gives such a row the node's free height
-    const added = node.addDOMWidget(name, name, widget.element, widgetOptions(widget.minHeight));
+    const entry = { node, widget };
+    const living = livingElement({
+        start: () => {
+            shownWidgets.add(entry);
+            widget.start();
+            showResult(entry);
+        },
+        stop: () => {
+            shownWidgets.delete(entry);
+            widget.stop();
+        },
+        // The canvas keeps the hidden elements of the graphs that it does not show.
+        wanted: () => app.canvas?.graph?.getNodeById(node.id) === node,
+        inPage,
+    }, widget.element);
+    livingOf.set(node, living);
+    living.node = node;
+    living.element.style.minHeight = `${widget.minHeight}px`;
+    living.element.classList.add("mf-host", "widget-expands"); // the older Vue renderer gives such a row the free height
+    const added = node.addDOMWidget(name, name, living.element, widgetOptions(widget.minHeight));
     added.serialize = false; // nor of the workflow: the positions of the saved values stay as they are
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width, widget.minWidth), Math.max(node.size[1], height)]);
-    chain(node, "onRemoved", () => widget.dispose());
+    chain(node, "onAdded", living.wake);
+    chain(node, "onRemoved", living.release);
     chain(node, "onConfigure", () => widget.restore?.());
-    chain(node, "onExecuted", (output) => output?.modality_forcing && widget.result?.(output.modality_forcing));
+    living.element.addEventListener("keydown", undoInInputs);
     return added;
+}
+
+function afterLoading() {
+    checkPage();
+    showResults();
+}
+
+function checkPage() {
+    for (const living of [...inPage]) {
+        // The older Vue renderer goes on showing the element of a node that undo has replaced by one of the same id.
+        const heir = livingOf.get(app.canvas.graph?.getNodeById(living.node.id));
+        if (heir && heir !== living && !heir.element.isConnected) living.element.replaceWith(heir.element);
+        living.check();
+    }
 }
 
 // The frontend keeps the options of removed nodes: nothing in them may lead to the widget's element.
@@ -69,7 +121,7 @@ export function setInput(node, name, value) {
 // {value, linked}: an input's number; value is undefined where it comes from a link that cannot be followed.
 export function inputValue(node, name) {
     const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
-    if (slot >= 0 && node.inputs[slot].link != null) {
+    if (slot >= 0 && node.isInputConnected(slot)) {
         return { value: linkedValue(node, slot), linked: true };
     }
     return { value: findWidget(node, name)?.value, linked: false };
@@ -90,12 +142,11 @@ function givenTo(sampler, types) {
     return given;
 }
 
-// The bytes of a file that a node announced. Throws with a text for the user.
-export async function fetchFile({ filename, subfolder, type }, signal) {
-    const query = new URLSearchParams({ filename, subfolder, type });
-    const reply = await api.fetchApi(`/view?${query}`, { signal, cache: "no-store" });
+// The bytes of one image of a result; null where the server has it no longer. Throws with a text for the user.
+export async function fetchImage(result, index, signal) {
+    const reply = await api.fetchApi(`/modality_forcing/preview?${new URLSearchParams({ result, index })}`, { signal });
     if (reply.status === 404) return null;
-    if (!reply.ok) throw new Error(`the server answered ${reply.status} for ${filename}`);
+    if (!reply.ok) throw new Error(`the server answered ${reply.status}`);
     return reply.arrayBuffer();
 }
 
@@ -111,9 +162,78 @@ export async function uploadPicture(blob, filename, subfolder) {
     return `${stored.subfolder}/${stored.name}`;
 }
 
-// Tells the change tracker that a widget changed the workflow, so that undo and "unsaved" know of it.
-export function noteChange(node) {
-    node.graph?.afterChange?.(node);
+// Tells the change tracker that a change by hand is complete, so that undo and "unsaved" know of it.
+export function noteChange() {
+    const tracker = activeTracker();
+    if (tracker?.captureCanvasState) tracker.captureCanvasState();
+    else tracker?.checkState();
+}
+
+// The frontend leaves Ctrl+Z to inputs, where text has a history of its own. A slider has none.
+function undoInInputs(event) {
+    if (event.target.type !== "range" || !(event.ctrlKey || event.metaKey) || event.altKey) return;
+    const key = event.key.toLowerCase();
+    if (key === "z" && !event.shiftKey) activeTracker()?.undo();
+    else if (key === "y" || key === "z") activeTracker()?.redo();
+    else return;
+    event.preventDefault();
+}
+
+function activeTracker() {
+    return app.extensionManager?.workflow?.activeWorkflow?.changeTracker;
+}
+
+async function keepResult(detail) {
+    const tracker = trackerOf(detail) ?? (await isOfOpenGraph(detail.prompt_id) ? activeTracker() : null);
+    if (!tracker) return;
+    if (!results.has(tracker)) results.set(tracker, new Map());
+    const kept = results.get(tracker);
+    const id = String(detail.display_node ?? detail.node);
+    const items = detail.output[OUTPUT];
+    const index = Math.min(kept.get(id)?.index ?? 0, items[0].count - 1);
+    kept.set(id, { items, index, number: ++resultNumber });
+    showResults();
+}
+
+// The tracker of the workflow that queued a prompt: the frontend has just put the output into that one's books.
+function trackerOf({ node, output }) {
+    const open = app.extensionManager?.workflow?.openWorkflows ?? [];
+    return open.map((workflow) => workflow.changeTracker).find((tracker) => tracker?.nodeOutputs?.[node] === output);
+}
+
+// For results that the frontend cannot place (queued before a reload, or answered before it took notes): the server
+// knows the workflow of a prompt.
+async function isOfOpenGraph(promptId) {
+    const [queue, history] = await Promise.all(
+        ["/queue", `/history/${promptId}`].map(async (path) => (await api.fetchApi(path)).json()),
+    );
+    const prompts = [...queue.queue_running, ...queue.queue_pending, ...Object.values(history).map((entry) => entry.prompt)];
+    const prompt = prompts.find(([, id]) => id === promptId);
+    return prompt?.[3]?.extra_pnginfo?.workflow?.id === rootGraph()?.id;
+}
+
+function showResults() {
+    for (const entry of shownWidgets) showResult(entry);
+}
+
+function showResult({ node, widget }) {
+    const tracker = activeTracker();
+    // While a tab is opened its nodes are there before the frontend calls its workflow the active one.
+    if (!widget.result || !node.graph || !tracker || tracker.activeState?.id !== rootGraph()?.id) return;
+    const kept = results.get(tracker);
+    const records = executionIds(node).map((id) => kept?.get(id)).filter(Boolean);
+    widget.result(records.sort((a, b) => b.number - a.number)[0] ?? null);
+}
+
+// As the server names a node: "7", or "4:7" inside the subgraph of node 4; one for each use of a subgraph.
+function executionIds(node, graph = rootGraph(), path = "") {
+    const own = graph === node.graph ? [`${path}${node.id}`] : [];
+    return own.concat(...(graph.nodes ?? []).filter((frame) => frame.subgraph)
+        .map((frame) => executionIds(node, frame.subgraph, `${path}${frame.id}:`)));
+}
+
+function rootGraph() {
+    return app.rootGraph ?? app.graph;
 }
 
 function addStyles(address) {
@@ -136,28 +256,23 @@ function findWidget(node, name) {
     return node.widgets?.find((widget) => widget.name === name);
 }
 
-function linkOf(graph, id) {
-    return graph.getLink?.(id) ?? graph.links?.get?.(id) ?? graph.links?.[id];
-}
-
 // The number behind a link: the first widget of a node that is nothing but a value, or what a subgraph's frame shows.
 function linkedValue(node, slot) {
-    const link = linkOf(node.graph, node.inputs[slot].link);
+    const link = node.getInputLink(slot);
     if (!link) return undefined;
     const origin = node.graph.getNodeById(link.origin_id);
     if (!origin) return valueAtFrame(node.graph, link.origin_slot);
-    const inputs = origin.inputs ?? [];
     if (origin.type === "Reroute") return linkedValue(origin, 0);
-    const wired = inputs.find((input) => input.link != null);
+    const wired = (origin.inputs ?? []).some((_, index) => origin.isInputConnected(index));
     if (wired || origin.mode === MUTED || origin.mode === BYPASSED || (origin.outputs?.length ?? 0) !== 1) return undefined;
     return numberIn(origin.widgets?.[0]?.value);
 }
 
 function valueAtFrame(graph, slot) {
-    const frame = allNodes(app.rootGraph ?? app.graph).find((candidate) => candidate.subgraph === graph);
+    const frame = allNodes(rootGraph()).find((candidate) => candidate.subgraph === graph);
     const input = frame?.inputs?.[slot];
     if (!input) return undefined;
-    if (input.link != null) return linkedValue(frame, slot);
+    if (frame.isInputConnected(slot)) return linkedValue(frame, slot);
     return numberIn(findWidget(frame, input.widget?.name ?? input.name)?.value);
 }
 
@@ -173,16 +288,15 @@ function samplersBehind(schedule) {
     const samples = (node) => node.inputs?.some((input) => /^(CONDITIONING|GUIDER)$/.test(input.type));
     const reached = walk([schedule], (node) => {
         if (samples(node)) return [];
-        const links = (node.outputs ?? []).flatMap((output) => output.links ?? []);
-        return links.map((id) => node.graph.getNodeById(linkOf(node.graph, id)?.target_id));
+        return (node.outputs ?? []).flatMap((_, slot) => node.getOutputNodes(slot) ?? []);
     });
     return [...reached].filter(samples);
 }
 
 function conditionsBefore(consumer) {
     return walk([consumer], (node) => (node.inputs ?? [])
-        .filter((input) => input.link != null && /^(CONDITIONING|GUIDER)$/.test(input.type))
-        .map((input) => node.graph.getNodeById(linkOf(node.graph, input.link)?.origin_id)));
+        .map((input, slot) => /^(CONDITIONING|GUIDER)$/.test(input.type) && node.getInputLink(slot))
+        .map((link) => link && node.graph.getNodeById(link.origin_id)));
 }
 
 // All nodes that can be reached, the first ones included.
@@ -196,7 +310,7 @@ function walk(nodes, next) {
 
 function readGiven(node) {
     const number = (name) => inputValue(node, name).value;
-    const mask = node.inputs?.find((input) => input.name === "mask");
+    const mask = node.inputs?.findIndex((input) => input.name === "mask") ?? -1;
     const given = { strength: number("strength"), start: number("start_percent"), end: number("end_percent") };
-    return Object.values(given).every(Number.isFinite) ? { ...given, masked: mask?.link != null } : null;
+    return Object.values(given).every(Number.isFinite) ? { ...given, masked: mask >= 0 && node.isInputConnected(mask) } : null;
 }

@@ -7,9 +7,12 @@ import { scheduleWidget } from "./widgets/schedule.js";
 
 register({
     ModalityForcingSchedule: (node) => attach(node, "schedule_picture", scheduleWidget(node)),
-    ModalityForcingPreviewDepth: (node) => attach(node, "depth_preview", depthWidget(node)),
+    ModalityForcingPreviewDepth: (node) => {
+        hideInput(node, "picked");
+        attach(node, "depth_preview", depthWidget(node));
+    },
     ModalityForcingPreviewPointCloud: (node) => {
-        hideInput(node, "screenshot");
+        for (const name of ["screenshot", "view", "picked"]) hideInput(node, name);
         attach(node, "cloud_preview", cloudWidget(node));
     },
 });

@@ -1,5 +1,6 @@
 """The point-cloud preview: source view, filters, camera, measuring, screenshot, release."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from modality_forcing.model.geometry.edges import depth_edges
+from modality_forcing.model.geometry.looking import known_distance, read_pick
+from modality_forcing.model.geometry.mesh import grid_meshes
 from modality_forcing.model.geometry.pointcloud import point_clouds
 from modality_forcing.tasks.workflows.builder import Link, Node
 
@@ -22,6 +25,7 @@ from widgets import (  # noqa: E402
     node_value,
     open_graph,
     output_picture,
+    picture_of,
     run,
     runs,
     set_slider,
@@ -31,6 +35,7 @@ CLOUD = "ModalityForcingPreviewPointCloud"
 # Of three removed nodes with a widget that is nothing but an empty div, so many are never freed by the frontend itself
 # (1.32.9 and 1.49.6): one at most that was drawn last; by the Vue renderer all. What they hold must be released then.
 KEPT_BY_THE_FRONTEND = {"canvas": 1, "vue": 3}
+VIEW = "node.widgets.find(w => w.name === 'view').value"
 SCREENSHOT = "node.widgets.find(w => w.name === 'screenshot').value"
 
 
@@ -63,13 +68,18 @@ def place(widget, x: float, y: float) -> tuple[float, float]:
 
 
 def settings(frontend) -> dict:
-    return node_value(frontend, CLOUD, "node.properties.modality_forcing.cloud")
+    return node_value(frontend, CLOUD, "node.properties.modality_forcing?.viewer")
+
+
+def set_edges(widget, edge: float) -> None:
+    """The slider is even in the square root."""
+    set_slider(widget.get_by_label("Edges", exact=True), 100 * edge**0.5)
 
 
 def take_screenshot(frontend, widget) -> np.ndarray:
     """The picture that the node gives on the run after a screenshot."""
     before = node_value(frontend, CLOUD, SCREENSHOT)
-    widget.get_by_role("button", name="Becomes the node's image").click()
+    widget.get_by_role("button", name="Screenshot").click()
     for _ in range(50):
         if node_value(frontend, CLOUD, SCREENSHOT) != before:
             break
@@ -81,7 +91,7 @@ def take_screenshot(frontend, widget) -> np.ndarray:
 def test_the_source_view_is_the_picture(frontend, shown, scene):
     widget = shown()
     assert (output_picture(frontend, frontend.first_run) == scene.pixels[0]).all()  # no screenshot yet
-    set_slider(widget.get_by_label("Edges", exact=True), 0)
+    set_edges(widget, 0)
     taken = take_screenshot(frontend, widget)
     valid = scene.geometry["mask"][0].numpy()
     assert taken.shape == (HEIGHT, WIDTH, 3)
@@ -96,17 +106,19 @@ def test_counts_are_pythons_and_follow_the_sliders(frontend, shown, scene):
     count = runs(frontend)
     total = int(scene.geometry["mask"][0].sum())
 
+    median = float(torch.quantile(scene.geometry["depth"][scene.geometry["mask"]], 0.5, interpolation="higher"))
+
     def python_count(edge, far=0.0):
         return len(point_clouds(scene.geometry, edge_threshold=edge, far=far)[0])
 
     assert points_shown(widget) == python_count(0.04) < total
-    for edge in (0, 0.01, 0.2):
-        set_slider(widget.get_by_label("Edges", exact=True), edge)
+    for edge in (0, 0.01, 0.36):
+        set_edges(widget, edge)
         assert points_shown(widget) == python_count(edge)
     set_slider(widget.get_by_label("Far", exact=True), 40)
-    assert points_shown(widget) == python_count(0.2, settings(frontend)["far"]) < python_count(0.2)
+    assert points_shown(widget) == python_count(0.36, settings(frontend)["far"] * median) < python_count(0.36)
     set_slider(widget.get_by_label("Far", exact=True), 100)
-    assert points_shown(widget) == python_count(0.2)
+    assert points_shown(widget) == python_count(0.36)
     assert runs(frontend) == count
 
 
@@ -134,9 +146,6 @@ def test_camera_moves_is_saved_and_comes_back(frontend, shown):
     widget = shown()
     page = frontend.page
     before = node_value(frontend, CLOUD, "[...node.pos, ...app.canvas.ds.offset, app.canvas.ds.scale]")
-    assert (
-        settings(frontend) is None if node_value(frontend, CLOUD, "!node.properties.modality_forcing.cloud") else True
-    )
     drag(page, place(widget, 0.5, 0.5), place(widget, 0.7, 0.4))
     camera = settings(frontend)["camera"]
     width, height = (widget.locator(".mf-view").bounding_box()[key] for key in ("width", "height"))
@@ -151,14 +160,12 @@ def test_camera_moves_is_saved_and_comes_back(frontend, shown):
 
     saved = frontend.saved()
     (node,) = (node for node in saved["nodes"] if node["type"] == CLOUD)
-    assert node["widgets_values"] == [""]
+    assert node["widgets_values"] == ["", "", ""]
+    assert set(node["properties"]["modality_forcing"]) == {"viewer"}  # settings alone, no results
     page.evaluate("window.app.graph.clear()")
     frontend.load_workflow(saved)
-    await_ready(frontend)
-    widget = close_up(frontend, CLOUD)
-    assert settings(frontend)["camera"] == node["properties"]["modality_forcing"]["cloud"]["camera"]
-    frontend.screenshot("cloud_moved")
-    close_up(frontend, CLOUD).get_by_role("button", name="Back to the camera").click()
+    assert settings(frontend)["camera"] == node["properties"]["modality_forcing"]["viewer"]["camera"]
+    close_up(frontend, CLOUD).get_by_role("button", name="Source view").click()
     assert settings(frontend)["camera"] is None
     assert frontend.errors == []
 
@@ -181,7 +188,9 @@ def test_keys_fly_and_turn(frontend, shown):
 
 def test_distance_between_two_clicked_points(frontend, shown, scene):
     widget = shown()
-    set_slider(widget.get_by_label("Edges", exact=True), 0)
+    set_edges(widget, 0)
+    widget.get_by_role("button", name="Measure").click()
+    frontend.page.wait_for_timeout(200)  # the row for the length takes its place
     box = widget.locator(".mf-view").bounding_box()
     scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)
 
@@ -190,7 +199,6 @@ def test_distance_between_two_clicked_points(frontend, shown, scene):
         y = box["y"] + (box["height"] - HEIGHT * scale) / 2 + (row + 0.5) * scale
         frontend.page.mouse.click(x, y)
 
-    widget.get_by_role("button", name="Distance between").click()
     click(80, 180)
     assert "click the second point" in widget.inner_text()
     click(180, 180)
@@ -198,16 +206,26 @@ def test_distance_between_two_clicked_points(frontend, shown, scene):
     measured = float(text.split("distance ")[1].split(" ")[0])
     points = scene.geometry["points"][0]
     # The nearest point within six screen pixels may be a pixel or two off the one that was clicked.
-    assert measured == pytest.approx(float(torch.dist(points[180, 80], points[180, 180])), rel=0.05)
+    apart = float(torch.dist(points[180, 80], points[180, 180]))
+    assert measured == pytest.approx(apart, rel=0.05)
     assert widget.locator(".mf-markers line").evaluate("line => line.style.display") == ""
-    frontend.screenshot("cloud_measure")
+    # "This is 2 m": the first point's depth times the true length over the measured one.
+    widget.get_by_label("is", exact=True).fill("2")
+    widget.get_by_label("is", exact=True).press("Enter")
+    assert "Handed to the outputs" in widget.inner_text()
+    picked = json.loads(node_value(frontend, CLOUD, "node.widgets.find(w => w.name === 'picked').value"))
+    (x, y), other = picked["pixels"]
+    x_px, y_px, distance = known_distance(scene.geometry, read_pick(json.dumps(picked)))
+    assert (x_px, y_px) == (x, y) and abs(x - 80) <= 2 and abs(y - 180) <= 2
+    factor = distance / float(points[y, x, 2])
+    assert factor * float(torch.dist(points[y, x], points[other[1], other[0]])) == pytest.approx(2)
 
 
 def test_a_batch_is_leafed_through(frontend, shown, scene):
     widget = shown(both=True)
     assert (output_picture(frontend, frontend.first_run) == scene.pixels[0]).all()
-    set_slider(widget.get_by_label("Edges", exact=True), 0)
-    widget.get_by_role("button", name="Next image").click()
+    set_edges(widget, 0)
+    widget.get_by_role("button", name="Next image ›").click()
     await_ready(frontend)
     assert points_shown(widget) == int(scene.pair["mask"][1].sum())
 
@@ -215,7 +233,7 @@ def test_a_batch_is_leafed_through(frontend, shown, scene):
 def test_a_discarded_screenshot_gives_the_picture_again(frontend, shown, scene):
     widget = shown()
     take_screenshot(frontend, widget)
-    widget.get_by_role("button", name="Give the picture").click()
+    widget.get_by_role("button", name="Discard").click()
     assert node_value(frontend, CLOUD, SCREENSHOT) == ""
     assert (output_picture(frontend, run(frontend)) == scene.pixels[0]).all()
 
@@ -240,6 +258,72 @@ def test_a_bad_screenshot_name_is_a_clear_error(server, scene, name):
     }
     with pytest.raises(GraphError, match="ValueError: (got )?the screenshot"):
         server.run(prompt)
+
+
+def test_a_used_view_gives_image_holes_depth_and_camera(frontend, object_info, shown, scene):
+    """The view's outputs are those of Render Moved View by the camera that comes out."""
+    cloud = Node("cloud", CLOUD, {"geometry": Link("geometry", "geometry")}, column=1, width=560, height=640)
+    moved = {"geometry": Link("geometry", "geometry"), "camera": Link("cloud", "camera")}
+    nodes = [
+        *scene.nodes(),
+        cloud,
+        Node("moved", "ModalityForcingRenderView", moved, column=2),
+        Node("own", "PreviewImage", {"images": Link("cloud", "image")}, column=3),
+        Node("rendered", "PreviewImage", {"images": Link("moved", "image")}, column=3),
+    ]
+    open_graph(frontend, object_info, nodes)
+    run(frontend)
+    await_ready(frontend)
+    widget = close_up(frontend, CLOUD)
+    drag(frontend.page, place(widget, 0.5, 0.5), place(widget, 0.6, 0.5))
+    widget.get_by_role("button", name="Use this view").click()
+    assert json.loads(node_value(frontend, CLOUD, VIEW))["yaw"] == settings(frontend)["camera"]["yaw"]
+    assert "on the next run" in widget.inner_text()
+    outputs = run(frontend)
+    own, rendered = (picture_of(frontend, entry) for entry in outputs.values() if entry.get("images"))
+    np.testing.assert_array_equal(own, rendered)
+    # The pink house on the right came nearer to the middle; what it hid is a hole.
+    assert (own != scene.pixels[0]).any(-1).mean() > 0.3 and (own == 0).all(-1).mean() > 0.25
+    drag(frontend.page, place(widget, 0.5, 0.5), place(widget, 0.55, 0.5))
+    assert "the outputs give another view" in widget.inner_text()
+    widget.get_by_role("button", name="Discard").click()
+    assert node_value(frontend, CLOUD, VIEW) == ""
+
+
+def test_a_screenshot_of_another_scene_is_left_out_and_said(frontend, shown, scene):
+    widget = shown()
+    taken = take_screenshot(frontend, widget)
+    assert (taken != scene.pixels[0]).any()  # edges are cut
+    frontend.page.evaluate(
+        "app.graph.nodes.find(n => n.type.endsWith('LoadDepth')).widgets.find(w => w.name === 'fov_x_deg').value = 40"
+    )
+    assert (output_picture(frontend, run(frontend)) == scene.pixels[0]).all()
+    await_ready(frontend)
+    assert "of another scene" in widget.locator(".mf-readout").inner_text()
+
+
+def test_points_and_meshes_are_shown(frontend, object_info, scene):
+    cloud = Node("pc", "ModalityForcingPointCloud", {"geometry": Link("geometry", "geometry"), "far": 20.0}, column=1)
+    mesh = Node("mesh", "ModalityForcingMesh", {"geometry": Link("geometry", "geometry"), "far": 20.0}, column=1)
+    both = {"point_cloud": Link("pc", "point cloud")}, {"mesh": Link("mesh", "mesh")}
+    viewers = [
+        Node(f"v{i}", CLOUD, {"geometry": Link("geometry", "geometry"), **more}, column=2 + i, width=560, height=640)
+        for i, more in enumerate(both)
+    ]
+    open_graph(frontend, object_info, [*scene.nodes(), cloud, mesh, *viewers])
+    run(frontend)
+    await_ready(frontend, 2)
+    kept = len(point_clouds(scene.geometry, far=20.0)[0])
+    (vertices,) = (len(own.vertices) for own in grid_meshes(scene.geometry, far=20.0))
+    texts = [widget.inner_text() for widget in frontend.page.locator(".mf-readout").all()]
+    assert sorted(texts) == sorted(f"{count:,} of {count:,} points" for count in (kept, vertices))
+    for kind in ("PLY", "GLB"):
+        with frontend.page.expect_download() as download:
+            frontend.page.locator(".mf-widget").first.get_by_role("button", name="More").evaluate("b => b.click()")
+            frontend.page.locator(".mf-widget").first.get_by_role("button", name=kind).evaluate("b => b.click()")
+        assert download.value.suggested_filename.endswith(kind.lower())
+        assert Path(download.value.path()).stat().st_size > 15 * min(kept, vertices)
+    assert frontend.errors == []
 
 
 def test_everything_is_released_with_the_node(frontend, shown, renderer):

@@ -52,17 +52,23 @@ def colour_at(widget, place: tuple[float, float]) -> np.ndarray:
     return np.asarray(shot)[int(place[1]), int(place[0])].astype(int)
 
 
+def shown_text(outputs: dict) -> str:
+    """What the one PreviewAny node shows."""
+    (text,) = (item["text"][0] for item in outputs.values() if item.get("text"))
+    return text
+
+
 def expected(geometry, column: int, row: int, index: int = 0) -> str:
     point = geometry["points"][index, row, column].tolist()
     text = ", ".join(f"{float(f'{value:.4g}'):g}" for value in point)
     return f"x {column}, y {row} · depth {float(f'{point[2]:.4g}'):g} · position ({text})"
 
 
-@pytest.mark.parametrize("column, row", [(1, HEIGHT - 2), (WIDTH - 2, HEIGHT - 2), (128, 150), (37, 120)])
-def test_values_under_the_pointer_are_pythons(frontend, shown, scene, column, row):
+def test_values_under_the_pointer_are_pythons(frontend, shown, scene):
     widget = shown()
-    frontend.page.mouse.move(*pixel_place(widget, column, row))
-    assert readout(widget) == expected(scene.geometry, column, row)
+    for column, row in [(1, HEIGHT - 2), (WIDTH - 2, HEIGHT - 2), (128, 150), (37, 120)]:
+        frontend.page.mouse.move(*pixel_place(widget, column, row))
+        assert readout(widget) == expected(scene.geometry, column, row)
     frontend.page.mouse.move(*pixel_place(widget, 128, 4))  # sky
     assert readout(widget) == "x 128, y 4 · no depth here"
     assert frontend.errors == []
@@ -80,7 +86,7 @@ def test_pan_and_zoom_keep_the_values_in_place(frontend, shown, scene):
     drag(page, start, (start[0] + 50, start[1] + 20))
     assert readout(widget) == expected(scene.geometry, 60, 150)
     assert node_value(frontend, PREVIEW, "[...node.pos, ...app.canvas.ds.offset, app.canvas.ds.scale]") == before
-    widget.get_by_role("button", name="Show all").click()
+    widget.get_by_role("button", name="Fit").click()
     page.mouse.move(*pixel_place(widget, 60, 150))
     assert readout(widget) == expected(scene.geometry, 60, 150)
 
@@ -91,9 +97,9 @@ def test_colours_and_range_change_without_running(frontend, shown):
     near, sky = pixel_place(widget, 128, HEIGHT - 1), pixel_place(widget, 128, 4)
     frontend.page.mouse.move(5, 300)
     assert colour_at(widget, near).min() > 245 and colour_at(widget, sky).max() == 0
-    widget.get_by_role("button", name="Near is the bright end").click()
+    widget.get_by_role("button", name="Near white").click()
     assert colour_at(widget, near).max() < 10 and colour_at(widget, sky).min() == 255
-    widget.get_by_role("button", name="Near is the bright end").click()
+    widget.get_by_role("button", name="Near white").click()
     widget.get_by_label("Colours", exact=True).select_option("turbo")
     frontend.page.wait_for_timeout(300)
     red, green, blue = colour_at(widget, near)
@@ -125,41 +131,90 @@ def test_keys_move_the_probe(frontend, shown, scene):
 def test_a_batch_is_leafed_through(frontend, shown, scene):
     widget = shown(both=True)
     assert widget.locator(".mf-batch output").inner_text() == "1 / 2"
-    widget.get_by_role("button", name="Next image").click()
+    widget.get_by_role("button", name="Next image ›").click()
     await_ready(frontend)
     frontend.page.mouse.move(*pixel_place(widget, 40, HEIGHT - 1))
     assert readout(widget) == expected(scene.pair, 40, HEIGHT - 1, index=1)
 
 
-def test_a_saved_workflow_shows_its_last_result_and_settings_again(frontend, shown, scene):
+def test_settings_are_saved_and_results_are_not(frontend, shown):
     widget = shown()
     widget.get_by_label("Colours", exact=True).select_option("magma")
     saved = frontend.saved()
     (node,) = (node for node in saved["nodes"] if node["type"] == PREVIEW)
-    assert node.get("widgets_values", []) == []
+    assert node["widgets_values"] == [""]
+    assert set(node["properties"]["modality_forcing"]) == {"depth"}
     frontend.page.evaluate("window.app.graph.clear()")
     frontend.load_workflow(saved)
-    await_ready(frontend)
     widget = close_up(frontend, PREVIEW)
     assert widget.get_by_label("Colours", exact=True).input_value() == "magma"
-    frontend.page.mouse.move(*pixel_place(widget, 128, 150))
-    assert readout(widget) == expected(scene.geometry, 128, 150)
+    assert "Run the graph" in widget.locator(".mf-state").inner_text()
 
 
-def test_states_before_a_run_and_after_the_server_forgot(frontend, object_info, scene):
+def test_range_ends_are_typed(frontend, shown):
+    widget = shown()
+    widget.get_by_label("Far", exact=True).fill("10")
+    widget.get_by_label("Far", exact=True).press("Enter")
+    frontend.page.wait_for_timeout(200)
+    assert widget.get_by_label("Range", exact=True).input_value() == "hand"
+    hand = node_value(frontend, PREVIEW, "node.properties.modality_forcing.depth.hand")
+    assert hand[1] == pytest.approx(0.1)  # disparity
+    widget.get_by_label("Far", exact=True).fill("-3")
+    widget.get_by_label("Far", exact=True).press("Enter")
+    assert widget.get_by_label("Far", exact=True).input_value() == "10"
+
+
+def test_a_kept_point_goes_to_the_metric_node(frontend, object_info, scene):
+    preview = Node("preview", PREVIEW, {"geometry": Link("geometry", "geometry")}, column=1, width=480, height=560)
+    picked = {name: Link("preview", name) for name in ("x_px", "y_px", "distance")}
+    metric = Node(
+        "m", "ModalityForcingMetricFromDistance", {"geometry": Link("geometry", "geometry"), **picked}, column=2
+    )
+    text = Node("text", "PreviewAny", {"source": Link("m", "scale")}, column=3)
+    open_graph(frontend, object_info, [*scene.nodes(), preview, metric, text])
+    assert float(shown_text(run(frontend))) == pytest.approx(1)  # nothing picked: nothing changes
+    await_ready(frontend)
+    widget = close_up(frontend, PREVIEW)
+    frontend.page.mouse.click(*pixel_place(widget, 60, 150))
+    widget.get_by_label("is at", exact=True).fill("2.5")
+    widget.get_by_label("is at", exact=True).press("Enter")
+    depth = float(scene.geometry["depth"][0, 150, 60])
+    assert float(shown_text(run(frontend))) == pytest.approx(2.5 / depth, rel=1e-4)
+
+
+def test_two_depths_are_compared_and_uncertainty_is_shown(frontend, object_info, scene):
+    flat = {"file": "scene.npy", "fov_x_deg": 30.0}
+    inputs = {
+        "geometry": Link("geometry", "geometry"),
+        "compare": Link("other", "geometry"),
+        "uncertainty": Link("geometry", "valid"),
+    }
+    other = Node("other", "ModalityForcingLoadDepth", flat, column=0)
+    preview = Node("preview", PREVIEW, inputs, column=1, width=560, height=560)
+    open_graph(frontend, object_info, [*scene.nodes(), other, preview])
+    run(frontend)
+    await_ready(frontend)
+    widget = close_up(frontend, PREVIEW)
+    frontend.page.mouse.move(*pixel_place(widget, 60, 150))
+    depth = float(f"{float(scene.geometry['depth'][0, 150, 60]):.4g}")
+    assert readout(widget).endswith(f" · uncertainty 1 · compared with {depth:g}")
+    frontend.page.mouse.move(5, 300)
+    before = colour_at(widget, pixel_place(widget, 60, 150))
+    widget.get_by_role("button", name="Uncertainty").click()
+    frontend.page.wait_for_timeout(200)
+    assert tuple(colour_at(widget, pixel_place(widget, 60, 150))) == (255, 0, 200) != tuple(before)
+    set_slider(widget.get_by_label("Compare", exact=True), 0)  # the second one has no uncertainty
+    frontend.page.wait_for_timeout(200)
+    assert tuple(colour_at(widget, pixel_place(widget, 60, 150))) == tuple(before)
+
+
+def test_before_a_run_nothing_is_offered(frontend, object_info, scene):
     preview = Node("preview", PREVIEW, {"geometry": Link("geometry", "geometry")}, column=1, width=480, height=520)
     open_graph(frontend, object_info, [*scene.nodes(), preview])
     widget = close_up(frontend, PREVIEW)
     state = widget.locator(".mf-state")
     assert state.get_attribute("data-state") == "empty" and "Run the graph" in state.inner_text()
-    gone = "({ filename: 'gone.bin', subfolder: '', type: 'temp' })"
-    node_value(frontend, PREVIEW, f"node.onExecuted({{ modality_forcing: [{gone}] }})")
-    frontend.page.wait_for_timeout(500)
-    assert state.get_attribute("data-state") == "empty" and "no longer on the server" in state.inner_text()
-    picture = "({ filename: 'scene0.png', subfolder: '', type: 'input' })"
-    node_value(frontend, PREVIEW, f"node.onExecuted({{ modality_forcing: [{picture}] }})")
-    frontend.page.wait_for_timeout(500)
-    assert state.get_attribute("data-state") == "failed" and "not a geometry file" in state.inner_text()
+    assert not widget.get_by_role("button", name="Next image ›").is_visible()
 
 
 @pytest.mark.parametrize("kind", [PREVIEW, "ModalityForcingPreviewPointCloud"])

@@ -147,7 +147,13 @@ def set_slider(locator, value: float) -> None:
 
 def output_picture(frontend, outputs: dict) -> np.ndarray:
     """The picture (H,W,3) that the one PreviewImage node shows."""
-    (place,) = (item["images"][0] for item in outputs.values() if item.get("images"))
+    (entry,) = (item for item in outputs.values() if item.get("images"))
+    return picture_of(frontend, entry)
+
+
+def picture_of(frontend, entry: dict) -> np.ndarray:
+    """The first picture (H,W,3) of a node's outputs."""
+    place = entry["images"][0]
     data = frontend.server.view(place["filename"], place["subfolder"], place["type"])
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 

@@ -7,9 +7,11 @@ import { test } from "node:test";
 import * as camera from "../../web/maths/camera.js";
 import * as codec from "../../web/maths/codec.js";
 import { colour, table } from "../../web/maths/colour_maps.js";
-import { mapper, measuredRange, pictureValue, sortedDepth } from "../../web/maths/depth_values.js";
+import { mapper, measuredRange, pictureValue } from "../../web/maths/depth_values.js";
+import { rankedDepth } from "../../web/maths/ranks.js";
 import * as schedule from "../../web/maths/schedule.js";
-import { countKept, depthSpans, pointAt } from "../../web/parts/points.js";
+import { cloudModel } from "../../web/parts/cloud_model.js";
+import { countOf, keptPoints, pointAt } from "../../web/parts/points.js";
 
 const read = (path) => JSON.parse(readFileSync(new URL(path, import.meta.url)));
 const golden = (name) => read(`../golden_web/${name}.json`);
@@ -95,10 +97,10 @@ test("schedule: a given modality", () => {
 test("depth pictures", () => {
     const { depth: values, pictures } = golden("depth");
     const depth = Float32Array.from(values, (z) => z ?? NaN);
-    const sorted = sortedDepth(depth);
+    const ranked = rankedDepth(depth);
     for (const { mapping, polarity, clip_percent: clip, colour_map: name, pixels } of pictures) {
         const map = mapper(mapping, 1);
-        const range = measuredRange(sorted, mapping, map, clip);
+        const range = measuredRange(ranked, mapping, map, clip);
         const rows = table(tables, name);
         const got = Array.from(depth, (z) => colour(rows, pictureValue(z > 0 ? map(z) : NaN, range, polarity === "near-white")));
         close(got.flat(), pixels.flat(2), 3e-6, `${mapping} ${name}`);
@@ -107,10 +109,10 @@ test("depth pictures", () => {
 
 test("filters leave as many points as Python's", () => {
     const { size: [width, height], depth: values, filters, kept } = golden("depth");
-    const geometry = { width, height, depth: Float32Array.from(values, (z) => z ?? NaN) };
-    const spans = depthSpans(geometry);
-    assert.deepEqual(filters.map((filter) => countKept(geometry, spans, filter)), kept);
+    const k = [1, 0, 0.5, 0, 1, 0.5, 0, 0, 1];
+    const depth = Float32Array.from(values, (z) => z ?? NaN);
+    const model = cloudModel({ kind: "depth", width, height, k, depth, colors: new Uint8Array(3 * depth.length) });
+    assert.deepEqual(filters.map((filter) => countOf(keptPoints(model, filter))), kept);
     assert.ok(new Set(kept).size === kept.length);
-    geometry.k = [1, 0, 0.5, 0, 1, 0.5, 0, 0, 1];
-    close(pointAt(geometry, 0), [-0.5 + 0.5 / 12, -0.5 + 0.5 / 9, 1], 1e-6);
+    close(pointAt(model, 0), [-0.5 + 0.5 / 12, -0.5 + 0.5 / 9, 1], 1e-6);
 });

@@ -66,6 +66,17 @@ export function multiply(a, b) {
     });
 }
 
+// K of the same camera with another top-bottom field of view, in degrees; square pixels stay square.
+export function withFovY(k, fovYDeg) {
+    const zoom = Math.tan(radians(fovY(k) / 2)) / Math.tan(radians(fovYDeg) / 2);
+    return [k[0] * zoom, 0, 0.5, 0, k[4] * zoom, 0.5, 0, 0, 1];
+}
+
+// Degrees between the top and the bottom border, for a centre in the middle.
+export function fovY(k) {
+    return (2 * Math.atan(0.5 / k[4]) * 180) / Math.PI;
+}
+
 export function distance(a, b) {
     return Math.hypot(a[0] - b[0], a[1] - b[1], a[2] - b[2]);
 }

@@ -1,6 +1,6 @@
 // Depth as picture values, as model/depth/pictures.py (pinned by tests/golden_web).
 
-import { contract } from "./codec.js";
+import { contract, expand } from "./codec.js";
 
 export const MAPPINGS = { disparity: "Disparity", linear: "Linear", log: "Log", code: "Model's code" };
 export const CLIP_PERCENT = 0.1;
@@ -15,25 +15,25 @@ export function mapper(mapping, mean) {
     }[mapping];
 }
 
-export function meanDepth(depth) {
-    let [sum, count] = [0, 0];
-    for (const z of depth) if (z > 0) [sum, count] = [sum + z, count + 1];
-    return sum / count;
-}
-
-// The valid depths in rising order, for ranks.
-export function sortedDepth(depth) {
-    return depth.filter((z) => z > 0).sort();
+// The depth that is mapped to a value.
+export function unmapper(mapping, mean) {
+    return {
+        disparity: (value) => 1 / value,
+        linear: (value) => value,
+        log: Math.exp,
+        code: (value) => mean * expand(value),
+    }[mapping];
 }
 
 // [mapped value at near, at far] of the measured range; `percent` of the pixels may saturate at each end.
-export function measuredRange(sorted, mapping, map, percent) {
-    if (sorted.length === 0) return [0, 0];
-    const last = sorted.length - 1;
+// ranked: of rankedDepth().
+export function measuredRange(ranked, mapping, map, percent) {
+    if (ranked.count === 0) return [0, 0];
+    const last = ranked.count - 1;
     const ranks = [percent / 100, 1 - percent / 100].map((share) => roundHalfEven(share * last));
     // Ranks count from the smallest mapped value, which for disparity is the farthest depth.
     const [near, far] = mapping === "disparity" ? [last - ranks[1], last - ranks[0]] : ranks;
-    return [map(sorted[near]), map(sorted[far])];
+    return [map(ranked.at(near)), map(ranked.at(far))];
 }
 
 // 0 … 1 for the colour map: 1 is near in a near-white picture. A constant picture is 0.5, NaN is the far end.

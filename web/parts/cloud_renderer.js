@@ -1,70 +1,92 @@
-// Draws a geometry as points with WebGL 2, to its canvas or to a picture of any size.
+// Draws a cloud model as points or triangles with WebGL 2, to its canvas or to a picture of any size.
 
 import { clipMatrix, fitScale, multiply } from "../maths/camera.js";
 import { FRAGMENT, VERTEX } from "./cloud_shaders.js";
 
-const UNIFORMS = ["depths", "picture", "ramp", "size", "stride", "camera", "clip", "edge", "far", "pointSize", "fit", "range", "colourBy"];
+const UNIFORMS = ["clip", "edge", "far", "focal", "points"];
+const FLOATS = 5; // of a point: position, spacing, span
 
 // Throws with a text for the user where there is no WebGL 2.
 export function cloudRenderer(canvas) {
     const gl = canvas.getContext("webgl2", { antialias: false, powerPreference: "high-performance" });
     if (!gl) throw new Error("this browser offers no WebGL 2; turn on graphics acceleration, or use another browser");
     const program = link(gl);
-    const place = Object.fromEntries(UNIFORMS.map((name) => [name, gl.getUniformLocation(program, name)]));
-    const textures = [0, 1, 2].map(() => gl.createTexture());
-    let size = null;
+    const uniform = Object.fromEntries(UNIFORMS.map((name) => [name, gl.getUniformLocation(program, name)]));
+    const buffers = { points: gl.createBuffer(), colours: gl.createBuffer(), faces: gl.createBuffer() };
+    const layout = gl.createVertexArray();
+    let size = null; // of the picture
+    let order = null; // place in the buffers of each point
+    let drawn = { points: 0, indices: 0 };
+    bindLayout();
 
-    // spans: of depthSpans(); ramp: 256 RGBA colours, far to near.
-    function load({ width, height, k, depth, colors }, spans, ramp) {
-        const largest = gl.getParameter(gl.MAX_TEXTURE_SIZE);
-        if (Math.max(width, height) > largest) {
-            throw new Error(`got a depth map of ${width} × ${height}, this graphics driver takes ${largest} at most; make it smaller`);
-        }
-        const pairs = new Float32Array(2 * depth.length);
-        for (let index = 0; index < depth.length; index++) {
-            const known = depth[index] > 0;
-            pairs[2 * index] = known ? depth[index] : 0;
-            pairs[2 * index + 1] = known ? spans[index] : 0;
-        }
-        upload(0, width, height, gl.RG32F, gl.RG, gl.FLOAT, pairs);
-        upload(1, width, height, gl.RGB8, gl.RGB, gl.UNSIGNED_BYTE, colors);
-        upload(2, ramp.length / 4, 1, gl.RGBA8, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(ramp));
-        gl.useProgram(program);
-        gl.uniform4f(place.camera, k[0], k[4], k[2], k[5]);
-        gl.uniform2i(place.size, width, height);
-        size = { width, height, k };
+    function bindLayout() {
+        gl.bindVertexArray(layout);
+        gl.bindBuffer(gl.ARRAY_BUFFER, buffers.points);
+        gl.vertexAttribPointer(0, 3, gl.FLOAT, false, 4 * FLOATS, 0);
+        gl.vertexAttribPointer(1, 2, gl.FLOAT, false, 4 * FLOATS, 12);
+        gl.bindBuffer(gl.ARRAY_BUFFER, buffers.colours);
+        gl.vertexAttribPointer(2, 3, gl.UNSIGNED_BYTE, true, 4, 0);
+        for (const index of [0, 1, 2]) gl.enableVertexAttribArray(index);
+        gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, buffers.faces);
     }
 
-    function upload(unit, width, height, stored, format, type, data) {
-        gl.activeTexture(gl.TEXTURE0 + unit);
-        gl.bindTexture(gl.TEXTURE_2D, textures[unit]);
-        gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
-        gl.texImage2D(gl.TEXTURE_2D, 0, stored, width, height, 0, format, type, data);
-        for (const filter of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, filter, gl.NEAREST);
-        gl.uniform1i(place[UNIFORMS[unit]], unit);
+    // model: of cloudModel().
+    function load({ count, positions, spacing, span, faces, camera }) {
+        size = camera;
+        order = evenOrder(count);
+        const data = new Float32Array(FLOATS * count);
+        for (let point = 0; point < count; point++) {
+            const at = FLOATS * order[point];
+            data[at] = positions[3 * point];
+            data[at + 1] = positions[3 * point + 1];
+            data[at + 2] = positions[3 * point + 2];
+            data[at + 3] = spacing[point];
+            data[at + 4] = span[point];
+        }
+        upload(gl.ARRAY_BUFFER, buffers.points, data);
+        upload(gl.ELEMENT_ARRAY_BUFFER, buffers.faces, faces ? faces.map((point) => order[point]) : new Uint32Array(0));
+        drawn = { points: count, indices: faces?.length ?? 0 };
     }
 
-    // scene: {view, near, far, edge, farCut, pointSize, range, colourBy}; near, far: clipping planes.
-    function draw(scene, viewport, stride) {
+    // colours: three bytes a point.
+    function paint(colours) {
+        const data = new Uint8Array(4 * order.length);
+        for (let point = 0; point < order.length; point++) {
+            const at = 4 * order[point];
+            data[at] = colours[3 * point];
+            data[at + 1] = colours[3 * point + 1];
+            data[at + 2] = colours[3 * point + 2];
+        }
+        upload(gl.ARRAY_BUFFER, buffers.colours, data);
+    }
+
+    function upload(target, buffer, data) {
+        gl.bindVertexArray(layout);
+        gl.bindBuffer(target, buffer);
+        gl.bufferData(target, data, gl.STATIC_DRAW);
+    }
+
+    // scene: {view, k, near, far, edge, farCut, pointSize}; near, far: clipping planes. share: of the points, evenly.
+    function draw(scene, viewport, share) {
         gl.viewport(0, 0, viewport.width, viewport.height);
         gl.clearColor(0, 0, 0, 0);
         gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
         gl.enable(gl.DEPTH_TEST);
         gl.useProgram(program);
-        ["depths", "picture", "ramp"].forEach((name, unit) => gl.uniform1i(place[name], unit));
-        gl.uniformMatrix4fv(place.clip, true, clipOf(scene, viewport));
-        gl.uniform1f(place.edge, scene.edge);
-        gl.uniform1f(place.far, scene.farCut);
-        gl.uniform1f(place.pointSize, scene.pointSize);
-        gl.uniform1f(place.fit, fitScale(size, viewport));
-        gl.uniform2f(place.range, ...scene.range);
-        gl.uniform1i(place.colourBy, scene.colourBy);
-        gl.uniform1i(place.stride, stride);
-        gl.drawArrays(gl.POINTS, 0, Math.ceil(size.width / stride) * Math.ceil(size.height / stride));
+        gl.bindVertexArray(layout);
+        const triangles = drawn.indices > 0 && share === 1;
+        const focal = scene.k[0] * size.width * fitScale(size, viewport);
+        gl.uniformMatrix4fv(uniform.clip, true, clipOf(scene, viewport));
+        gl.uniform1f(uniform.edge, scene.edge);
+        gl.uniform1f(uniform.far, scene.farCut);
+        gl.uniform1f(uniform.focal, focal * scene.pointSize / Math.sqrt(share));
+        gl.uniform1i(uniform.points, triangles ? 0 : 1);
+        if (triangles) gl.drawElements(gl.TRIANGLES, drawn.indices, gl.UNSIGNED_INT, 0);
+        else gl.drawArrays(gl.POINTS, 0, Math.ceil(drawn.points * share));
     }
 
     function clipOf(scene, viewport) {
-        return multiply(clipMatrix(size.k, size, viewport, scene.near, scene.far), scene.view);
+        return multiply(clipMatrix(scene.k, size, viewport, scene.near, scene.far), scene.view);
     }
 
     // Waits until everything is drawn, which nothing but reading a pixel does.
@@ -72,34 +94,52 @@ export function cloudRenderer(canvas) {
         gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
     }
 
-    // RGBA bytes by rows from the top, alpha 0 where no point is; of the picture's size.
-    function picture(scene) {
-        const { width, height } = size;
+    // RGBA bytes by rows from the top, alpha 0 where nothing is; of the picture's size, or another.
+    function picture(scene, { width, height } = size) {
         const target = gl.createFramebuffer();
-        const buffers = [[gl.COLOR_ATTACHMENT0, gl.RGBA8], [gl.DEPTH_ATTACHMENT, gl.DEPTH_COMPONENT24]].map(([place, format]) => {
-            const buffer = gl.createRenderbuffer();
+        const stores = [[gl.COLOR_ATTACHMENT0, gl.RGBA8], [gl.DEPTH_ATTACHMENT, gl.DEPTH_COMPONENT24]].map(([place, format]) => {
+            const store = gl.createRenderbuffer();
             gl.bindFramebuffer(gl.FRAMEBUFFER, target);
-            gl.bindRenderbuffer(gl.RENDERBUFFER, buffer);
+            gl.bindRenderbuffer(gl.RENDERBUFFER, store);
             gl.renderbufferStorage(gl.RENDERBUFFER, format, width, height);
-            gl.framebufferRenderbuffer(gl.FRAMEBUFFER, place, gl.RENDERBUFFER, buffer);
-            return buffer;
+            gl.framebufferRenderbuffer(gl.FRAMEBUFFER, place, gl.RENDERBUFFER, store);
+            return store;
         });
-        draw(scene, size, 1);
+        draw(scene, { width, height }, 1);
         const pixels = new Uint8Array(4 * width * height);
         gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
         gl.bindFramebuffer(gl.FRAMEBUFFER, null);
         gl.deleteFramebuffer(target);
-        buffers.forEach((buffer) => gl.deleteRenderbuffer(buffer));
+        stores.forEach((store) => gl.deleteRenderbuffer(store));
         return { width, height, pixels: flipped(pixels, width, height) };
     }
 
     function dispose() {
-        textures.forEach((texture) => gl.deleteTexture(texture));
+        Object.values(buffers).forEach((buffer) => gl.deleteBuffer(buffer));
+        gl.deleteVertexArray(layout);
         gl.deleteProgram(program);
         gl.getExtension("WEBGL_lose_context")?.loseContext(); // browsers keep only some 16 contexts
     }
 
-    return { load, draw, finish, clipOf, picture, dispose };
+    return { load, paint, draw, finish, clipOf, picture, dispose };
+}
+
+// A place for each of `count` points, so that the first ones of any number lie evenly among all: steps of about the
+// golden section, which have no factor in common with the count.
+export function evenOrder(count) {
+    let step = Math.max(1, Math.round(count * 0.6180339887));
+    while (commonFactor(step, count) > 1) step++;
+    const order = new Uint32Array(count);
+    for (let place = 0, point = 0; place < count; place++) {
+        order[point] = place;
+        point += step;
+        if (point >= count) point -= count;
+    }
+    return order;
+}
+
+function commonFactor(a, b) {
+    return b ? commonFactor(b, a % b) : a;
 }
 
 // WebGL's rows start at the bottom.

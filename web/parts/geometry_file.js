@@ -1,25 +1,36 @@
-// The file in which a geometry reaches the browser; nodes/previews.py states the layout.
+// What a node sends of one image; model/geometry/browser_packets.py states the layout.
 
 const FORMAT = "modality_forcing_geometry";
-const VERSION = 1;
+const VERSION = 2;
 
-// {width, height, k: nine numbers, depth: Float32Array (NaN where not valid), colors: Uint8Array, three a pixel}.
-// Throws with a text for the user where the file is something else.
+// {kind: "depth" | "points" | "mesh", scene, width, height, k: nine numbers, colors: Uint8Array, three a point} with
+//   depth   depth, and uncertainty where there is one: Float32Array by rows, NaN where not valid
+//   points  positions: Float32Array, three a point; spacing: Float32Array
+//   mesh    positions; faces: Uint32Array, three a face
+// Throws with a text for the user where the bytes are something else.
 export function parseGeometry(buffer) {
-    const header = readHeader(buffer);
-    const { width, height, intrinsics } = header.content;
-    const pixels = width * height;
-    const expected = header.end + pixels * 7;
+    const { content, end } = readHeader(buffer);
+    const { kind, scene, width, height, intrinsics: k } = content;
+    const layout = layoutOf(content);
+    const expected = end + layout.reduce((sum, [, size, count]) => sum + size * count, 0);
     if (buffer.byteLength !== expected) {
         throw new Error(`got a geometry file of ${buffer.byteLength} bytes, expected ${expected}; run the graph again`);
     }
-    return {
-        width,
-        height,
-        k: intrinsics,
-        depth: readFloats(buffer, header.end, pixels),
-        colors: new Uint8Array(buffer, header.end + pixels * 4, pixels * 3),
-    };
+    const image = { kind, scene, width, height, k };
+    let start = end;
+    for (const [name, size, count] of layout) {
+        image[name] = readArray(buffer, start, count, name === "faces" ? Uint32Array : size === 1 ? Uint8Array : Float32Array);
+        start += size * count;
+    }
+    return image;
+}
+
+// [name, bytes of an entry, number of entries]
+function layoutOf({ kind, width, height, points, faces, uncertainty }) {
+    if (kind === "points") return [["positions", 4, 3 * points], ["spacing", 4, points], ["colors", 1, 3 * points]];
+    if (kind === "mesh") return [["positions", 4, 3 * points], ["faces", 4, 3 * faces], ["colors", 1, 3 * points]];
+    const pixels = width * height;
+    return [["depth", 4, pixels], ...(uncertainty ? [["uncertainty", 4, pixels]] : []), ["colors", 1, 3 * pixels]];
 }
 
 function readHeader(buffer) {
@@ -40,9 +51,10 @@ function readHeader(buffer) {
 }
 
 // The file is little-endian, as is every machine that has a browser today; the others get their bytes swapped.
-function readFloats(buffer, start, count) {
+function readArray(buffer, start, count, Type) {
     const littleEndian = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
-    if (littleEndian) return new Float32Array(buffer, start, count);
+    if (littleEndian || Type === Uint8Array) return new Type(buffer, start, count);
     const view = new DataView(buffer, start);
-    return Float32Array.from({ length: count }, (_, index) => view.getFloat32(4 * index, true));
+    const read = Type === Uint32Array ? "getUint32" : "getFloat32";
+    return Type.from({ length: count }, (_, index) => view[read](4 * index, true));
 }

@@ -1,6 +1,5 @@
 // Two clicked points and the line between them, drawn over the picture.
 
-import { distance } from "../maths/camera.js";
 import { svg } from "./elements.js";
 import { toScreen } from "./points.js";
 
@@ -10,13 +9,13 @@ export function measure() {
     const element = svg("svg", { class: "mf-markers", "aria-hidden": "true" }, line, ...ends);
     let points = [];
 
-    // The third point starts anew.
+    // point: {at: [x, y, z], …}. The third starts anew.
     function add(point) {
         points = points.length === 2 ? [point] : [...points, point];
     }
 
     function draw(clip, viewport) {
-        const places = points.map((point) => toScreen(clip, viewport, point));
+        const places = points.map(({ at }) => toScreen(clip, viewport, at));
         ends.forEach((circle, index) => {
             circle.style.display = places[index] ? "" : "none";
             if (places[index]) setAll(circle, { cx: places[index][0], cy: places[index][1] });
@@ -32,7 +31,6 @@ export function measure() {
         draw,
         clear: () => { points = []; },
         points: () => points,
-        length: () => (points.length === 2 ? distance(...points) : null),
     };
 }
 

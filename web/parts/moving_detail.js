@@ -1,10 +1,10 @@
 // Fewer points while the camera moves, if the machine needs it; all of them as soon as it rests.
 
-const FRAME_MS = 25; // what the points may take of a frame while the camera moves
-const COARSEST = 6;
+const FRAME_MS = 50; // what the points may take of a frame while the camera moves
+const FEWEST = 0.02;
 const REST_MS = 200;
 
-// request(): asks for a frame. Returns {moved, moving, stride, measured, dispose}.
+// request(): asks for a frame. Returns {moved, moving, share, measured, dispose}.
 export function movingDetail(request) {
     let needed = 1;
     let moving = false;
@@ -15,8 +15,8 @@ export function movingDetail(request) {
         clearTimeout(rest);
     }
 
-    // For a frame that is about to be drawn: every n-th row and column.
-    function stride() {
+    // For a frame that is about to be drawn: the share of the points.
+    function share() {
         if (!moving) return 1;
         // From the frame on, not from the move: a frame may take longer than the rest.
         clearTimeout(rest);
@@ -26,14 +26,13 @@ export function movingDetail(request) {
 
     return {
         moved,
-        stride,
+        share,
         moving: () => moving,
-        measured: (fullFrameMs) => { needed = strideFor(fullFrameMs); },
-        dispose: () => clearTimeout(rest),
+        measured: (fullFrameMs) => { needed = shareFor(fullFrameMs); },
+        dispose: () => { clearTimeout(rest); moving = false; },
     };
 }
 
-// The cost falls with the number of points, which falls with the square of the stride.
-export function strideFor(fullFrameMs) {
-    return Math.min(COARSEST, Math.max(1, Math.ceil(Math.sqrt(fullFrameMs / FRAME_MS))));
+export function shareFor(fullFrameMs) {
+    return Math.min(1, Math.max(FEWEST, FRAME_MS / fullFrameMs));
 }

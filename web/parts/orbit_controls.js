@@ -1,13 +1,13 @@
 // Pointer, wheel and keys to a camera on an orbit: {pivot, distance, yaw, pitch}, see maths/camera.js.
 
 import { orbitPose } from "../maths/camera.js";
+import { gestures } from "./gestures.js";
 
 const DEGREES_PER_PIXEL = 0.35;
 const STEEPEST = 89;
 const FLY = { w: [2, 1], s: [2, -1], a: [0, -1], d: [0, 1], q: [1, 1], e: [1, -1] }; // axis (right, down, forward), sign
 const TURN = { ArrowLeft: [3, 0], ArrowRight: [-3, 0], ArrowUp: [0, -3], ArrowDown: [0, 3] };
 const FLY_SPEED = 0.6; // pivot distances a second
-const CLICK_PIXELS = 4;
 
 export function orbited(camera, yaw, pitch) {
     const steep = Math.min(STEEPEST, Math.max(-STEEPEST, camera.pitch + pitch));
@@ -31,32 +31,25 @@ export function dollied(camera, factor, unit) {
 // click(event), reset()}.
 export function orbitControls(element, host) {
     const held = new Set();
-    let drag = null;
     let flying = 0;
     let settle = 0;
 
-    element.addEventListener("pointerdown", (event) => {
-        element.setPointerCapture(event.pointerId);
-        element.focus({ preventScroll: true });
-        drag = { pan: event.button !== 0 || event.shiftKey, button: event.button, x: event.clientX, y: event.clientY, way: 0 };
+    gestures(element, {
+        drag: (dx, dy, { pan }) => (pan ? panned(dx, dy) : host.set(orbited(host.get(), dx * DEGREES_PER_PIXEL, -dy * DEGREES_PER_PIXEL), false)),
+        pinch: (factor, dx, dy) => {
+            panned(dx, dy);
+            host.set(dollied(host.get(), 1 / factor, host.unit()), false);
+        },
+        click: host.click,
+        end: (hasMoved) => hasMoved && host.set(host.get(), true),
     });
-    element.addEventListener("pointermove", (event) => {
-        if (!drag) return;
-        const zoom = element.clientWidth / element.getBoundingClientRect().width;
-        const [dx, dy] = [(event.clientX - drag.x) * zoom, (event.clientY - drag.y) * zoom];
-        drag.way += Math.abs(dx) + Math.abs(dy);
-        Object.assign(drag, { x: event.clientX, y: event.clientY });
-        if (drag.way < CLICK_PIXELS) return;
+
+    function panned(dx, dy) {
         const camera = host.get();
         const length = host.perPixel() * camera.distance;
-        if (drag.pan) host.set(moved(camera, [-dx * length, -dy * length, 0]), false);
-        else host.set(orbited(camera, dx * DEGREES_PER_PIXEL, -dy * DEGREES_PER_PIXEL), false);
-    });
-    element.addEventListener("pointerup", (event) => {
-        if (drag?.way < CLICK_PIXELS && drag.button === 0) host.click(event);
-        else if (drag) host.set(host.get(), true);
-        drag = null;
-    });
+        host.set(moved(camera, [-dx * length, -dy * length, 0]), false);
+    }
+
     element.addEventListener("wheel", (event) => {
         event.preventDefault();
         host.set(dollied(host.get(), Math.exp(event.deltaY / 600), host.unit()), false);

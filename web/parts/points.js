@@ -1,83 +1,94 @@
-// What is computed once for a cloud, and what is asked of it: edges, counts, the point under the pointer.
-// A geometry is what geometry_file.js parses: depth by rows, NaN where not valid.
-
-import { transform, unproject } from "../maths/camera.js";
+// What is asked of the points: edges, counts, the point under the pointer. Plain loops: millions of them at a click.
 
 // For each pixel the largest minus the smallest valid depth of its 3×3 neighbourhood, as model/geometry/edges.py.
+// NaN does not count.
 export function depthSpans({ width, height, depth }) {
-    const far = extreme(depth, width, height, -Infinity, Math.max);
-    const near = extreme(depth, width, height, Infinity, Math.min);
-    return far.map((value, index) => value - near[index]);
-}
-
-// Over rows and then columns; NaN does not count.
-function extreme(depth, width, height, none, pick) {
-    const rows = new Float32Array(depth.length);
-    for (let row = 0, at = 0; row < height; row++) {
-        let before = none;
-        let own = known(depth[at], none);
-        for (let column = 0; column < width; column++, at++) {
-            const after = column + 1 < width ? known(depth[at + 1], none) : none;
-            rows[at] = pick(before, own, after);
+    const [lows, highs] = [new Float32Array(depth.length), new Float32Array(depth.length)]; // of three in a row
+    for (let at = 0, end = width; at < depth.length; end += width) {
+        let before = NaN; // what is not there compares as false
+        let own = depth[at];
+        for (; at < end; at++) {
+            const after = at + 1 < end ? depth[at + 1] : NaN;
+            let low = own === own ? own : Infinity;
+            let high = own === own ? own : -Infinity;
+            if (before < low) low = before;
+            if (before > high) high = before;
+            if (after < low) low = after;
+            if (after > high) high = after;
+            lows[at] = low;
+            highs[at] = high;
             before = own;
             own = after;
         }
     }
-    const result = new Float32Array(depth.length);
-    for (let at = 0; at < depth.length; at++) {
-        const above = at >= width ? rows[at - width] : none;
-        const below = at + width < depth.length ? rows[at + width] : none;
-        result[at] = pick(above, rows[at], below);
+    const spans = new Float32Array(depth.length);
+    for (let row = 0, at = 0; row < height; row++) {
+        const above = row > 0 ? width : 0;
+        const below = row + 1 < height ? width : 0;
+        for (const end = at + width; at < end; at++) {
+            let low = lows[at];
+            let high = highs[at];
+            if (lows[at - above] < low) low = lows[at - above];
+            if (highs[at - above] > high) high = highs[at - above];
+            if (lows[at + below] < low) low = lows[at + below];
+            if (highs[at + below] > high) high = highs[at + below];
+            spans[at] = high - low;
+        }
     }
-    return result;
+    return spans;
 }
 
-function known(value, none) {
-    return value === value ? value : none; // NaN is not itself
-}
-
-// Whether a point is drawn. edge: relative span, 0 keeps all; far: 0 keeps all. Rounded as float32, as in Python.
-export function keeper({ depth }, spans, { edge, far }) {
+// Whether points are drawn: 1 or 0 for each. edge: relative span, 0 keeps all; far: depth, 0 keeps all. Rounded as
+// float32, as in Python and on the GPU.
+export function keptPoints({ count, positions, span }, { edge, far }) {
+    const kept = new Uint8Array(count);
     const limit = Math.fround(edge);
-    return (index) => {
-        const z = depth[index];
-        return z > 0 && (limit === 0 || spans[index] <= Math.fround(limit * z)) && (far === 0 || z <= far);
-    };
+    const farthest = far || Infinity;
+    for (let point = 0; point < count; point++) {
+        const z = positions[3 * point + 2];
+        kept[point] = z <= farthest && (limit === 0 || span[point] <= Math.fround(limit * z)) ? 1 : 0;
+    }
+    return kept;
 }
 
-export function countKept(geometry, spans, filter) {
-    const keeps = keeper(geometry, spans, filter);
+export function countOf(kept) {
     let count = 0;
-    for (let index = 0; index < geometry.depth.length; index++) if (keeps(index)) count++;
+    for (let point = 0; point < kept.length; point++) count += kept[point];
     return count;
 }
 
-export function pointAt({ width, height, depth, k }, index) {
-    return unproject(index % width, Math.floor(index / width), depth[index], k, width, height);
+export function pointAt({ positions }, point) {
+    return [positions[3 * point], positions[3 * point + 1], positions[3 * point + 2]];
 }
 
-// The index of the drawn point nearest to the camera within `radius` pixels of [x, y]; −1 where there is none.
+// The number of the kept point nearest to the camera within `radius` pixels of [x, y]; −1 where there is none.
 // clip: 4×4 by rows from source axes to clip space, w being the distance along the view.
-export function pick(geometry, spans, filter, clip, viewport, [x, y], radius) {
-    const keeps = keeper(geometry, spans, filter);
+export function pick({ count, positions }, kept, clip, viewport, [x, y], radius) {
+    const [a, b, c, d, e, f, g, h] = clip;
+    const [m, n, o, p] = clip.slice(12);
+    const [halfWidth, halfHeight] = [viewport.width / 2, viewport.height / 2];
     let best = -1;
     let bestDistance = Infinity;
-    for (let index = 0; index < geometry.depth.length; index++) {
-        if (!keeps(index)) continue;
-        const screen = toScreen(clip, viewport, pointAt(geometry, index));
-        if (!screen || Math.abs(screen[0] - x) > radius || Math.abs(screen[1] - y) > radius) continue;
+    for (let point = 0, at = 0; point < count; point++, at += 3) {
+        const [px, py, pz] = [positions[at], positions[at + 1], positions[at + 2]];
+        const w = m * px + n * py + o * pz + p;
+        if (!(w > 0) || !kept[point]) continue;
+        const dx = ((a * px + b * py + c * pz + d) / w + 1) * halfWidth - x;
+        if (dx > radius || dx < -radius) continue;
+        const dy = (1 - (e * px + f * py + g * pz + h) / w) * halfHeight - y;
+        if (dy > radius || dy < -radius) continue;
         // A point right under the pointer wins over one beside it at about the same distance.
-        const away = Math.hypot(screen[0] - x, screen[1] - y) / radius;
-        const cost = screen[2] * (1 + 0.05 * away);
-        if (cost < bestDistance) [best, bestDistance] = [index, cost];
+        const cost = w * (1 + (0.05 * Math.sqrt(dx * dx + dy * dy)) / radius);
+        if (cost < bestDistance) [best, bestDistance] = [point, cost];
     }
     return best;
 }
 
 // [x, y, distance along the view] of a point on the screen; null behind the camera.
-export function toScreen(clip, viewport, point) {
-    const w = clip[12] * point[0] + clip[13] * point[1] + clip[14] * point[2] + clip[15];
+export function toScreen(clip, viewport, [x, y, z]) {
+    const w = clip[12] * x + clip[13] * y + clip[14] * z + clip[15];
     if (!(w > 0)) return null;
-    const [cx, cy] = transform(clip, point);
+    const cx = clip[0] * x + clip[1] * y + clip[2] * z + clip[3];
+    const cy = clip[4] * x + clip[5] * y + clip[6] * z + clip[7];
     return [((cx / w + 1) / 2) * viewport.width, ((1 - cy / w) / 2) * viewport.height, w];
 }

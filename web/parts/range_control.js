@@ -4,19 +4,19 @@ import { el } from "./elements.js";
 
 const STEPS = 1000;
 const BINS = 160;
-const SAMPLES = 60000;
+export const SAMPLES = 60000; // of the depth: enough for a histogram
 
-// onInput(low, high): shares 0..1 of the domain. Returns {element, setDomain, set, drawHistogram}.
+// onInput(low, high, finished): shares 0..1 of the domain. Returns {element, set, drawHistogram}.
 export function rangeControl(onInput) {
     const canvas = el("canvas", { width: BINS, height: 26, "aria-hidden": "true" });
     const handle = (label) => el("input", {
-        type: "range", min: 0, max: STEPS, step: 1, "aria-label": label, title: label, oninput: changed,
+        type: "range", min: 0, max: STEPS, step: 1, "aria-label": label, title: label, oninput: () => changed(false), onchange: () => changed(true),
     });
     const ends = [handle("Near end of the colours"), handle("Far end of the colours")];
     const element = el("div", { class: "mf-range" }, canvas, ...ends);
 
-    function changed() {
-        onInput(...ends.map((end) => Number(end.value) / STEPS));
+    function changed(finished) {
+        onInput(...ends.map((end) => Number(end.value) / STEPS), finished);
     }
 
     function set(near, far) {
@@ -47,10 +47,4 @@ export function histogram(shares) {
         if (share >= 0 && share <= 1) counts[Math.min(BINS - 1, Math.floor(share * BINS))]++;
     }
     return counts;
-}
-
-// About evenly chosen entries of sorted depths: enough for a histogram.
-export function sample(sorted) {
-    const every = Math.max(1, Math.ceil(sorted.length / SAMPLES));
-    return sorted.filter((_, index) => index % every === 0);
 }

@@ -1,55 +1,62 @@
-// Which files a node announced, which image of the batch is shown, and its data. Survives reloads with the workflow.
+// Which image of a result is shown, and its data. The last one asked for wins, whatever answers first.
 
-import { fetchFile, saveSetting, setting } from "../host.js";
 import { parseGeometry } from "./geometry_file.js";
 
-const RUN_FIRST = "Nothing to show yet.\nRun the graph.";
-const GONE = "The last result is no longer on the server.\nRun the graph again.";
+export const RUN_FIRST = "Nothing to show yet.\nRun the graph.";
+const GONE = "This result is no longer on the server.\nRun the graph again.";
 
-// view: {batch, state} of elements.js; onGeometry(geometry) when there is something to show.
-export function resultLoader(node, view, onGeometry) {
-    let files = [];
-    let index = 0;
+// fetch(result, index, signal): bytes, or null where the server has them no longer.
+// view: {show(kind, text), hide()}; onImage(image, index) when there is something to show; onNothing() when there is not.
+export function resultLoader(fetch, view, onImage, onNothing = () => {}) {
+    let wanted = null; // {result, index}
+    let shown = ""; // key of what is shown
     let request = null;
-    let shown = "";
 
-    function result(announced) {
-        saveSetting(node, "files", announced);
-        open(announced, Math.min(index, announced.length - 1));
-    }
-
-    function restore() {
-        const saved = setting(node, "files") ?? [];
-        if (saved.length) open(saved, Math.min(setting(node, "index") ?? 0, saved.length - 1));
-        else if (!files.length) view.state.show("empty", RUN_FIRST);
-    }
-
-    function choose(chosen) {
-        saveSetting(node, "index", chosen);
-        open(files, chosen);
-    }
-
-    async function open(announced, chosen) {
-        files = announced;
-        index = chosen;
-        view.batch.set(index, files.length);
-        const file = files[index];
-        if (file.filename === shown) return;
+    // Returns a promise that ends when it is shown, failed, or overtaken.
+    async function open(result, index) {
         request?.abort();
         const own = request = new AbortController();
-        view.state.show("loading", "Loading …");
+        wanted = { result, index };
+        const key = `${result}/${index}`;
+        if (key === shown) return view.hide();
+        view.show("loading", "Loading …");
         try {
-            const bytes = await fetchFile(file, own.signal);
+            const bytes = await fetch(result, index, own.signal);
             if (own.signal.aborted) return;
-            shown = bytes ? file.filename : "";
-            if (!bytes) return view.state.show("empty", GONE);
-            onGeometry(parseGeometry(bytes));
+            if (!bytes) return nothing("empty", GONE);
+            const image = parseGeometry(bytes);
+            shown = key;
+            view.hide();
+            await onImage(image, index);
         } catch (error) {
-            if (own.signal.aborted) return;
-            shown = "";
-            view.state.show("failed", `Could not show this: ${error.message}`);
+            if (!own.signal.aborted) nothing("failed", `Could not show this: ${error.message}`);
         }
     }
 
-    return { result, restore, choose, dispose: () => request?.abort() };
+    function nothing(kind, text) {
+        shown = "";
+        onNothing();
+        view.show(kind, text);
+    }
+
+    // No result: what is under way is not wanted any more.
+    function clear() {
+        request?.abort();
+        wanted = null;
+        nothing("empty", RUN_FIRST);
+    }
+
+    // After a failure, when the connection is back.
+    function retry() {
+        if (wanted && !shown) open(wanted.result, wanted.index);
+    }
+
+    // Drops the data; what comes next is fetched again.
+    function dispose() {
+        request?.abort();
+        wanted = null;
+        shown = "";
+    }
+
+    return { open, clear, retry, dispose };
 }

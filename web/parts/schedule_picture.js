@@ -33,8 +33,8 @@ export function curve(log2Alpha) {
     });
 }
 
-// Returns {element, draw(state)}. onDrag(tRgb, tDepth, finished) while the user draws the curve.
-export function schedulePicture(onDrag, onKey) {
+// Returns {element, draw(state)}. onDrag(tRgb, tDepth) while the user draws the curve, onEnd() after it.
+export function schedulePicture(onDrag, onEnd, onKey) {
     const path = svg("path", { class: "mf-curve" });
     const dots = svg("g", { class: "mf-dots" });
     const strips = { rgb: svg("g"), depth: svg("g") };
@@ -42,7 +42,7 @@ export function schedulePicture(onDrag, onKey) {
         class: "mf-schedule", viewBox: `0 0 ${SIZE.width} ${SIZE.height}`, tabindex: 0, role: "slider",
         "aria-label": "log2_alpha: which modality loses its noise first", "aria-valuemin": -14, "aria-valuemax": 14,
     }, frame(), path, dots, strips.rgb, strips.depth);
-    trackDrag(element, onDrag);
+    trackDrag(element, onDrag, onEnd);
     element.addEventListener("keydown", onKey);
 
     function draw({ steps, mu, log2Alpha, given, faded, locked }) {
@@ -105,7 +105,7 @@ function pathThrough(points) {
     return points.map((levels, index) => `${index ? "L" : "M"}${toPicture(levels).map((v) => v.toFixed(2)).join(" ")}`).join("");
 }
 
-function trackDrag(element, onDrag) {
+function trackDrag(element, onDrag, onEnd) {
     const levels = (event) => {
         const [x, y] = localPosition(event, element);
         const scale = Math.min(element.clientWidth / SIZE.width, element.clientHeight / SIZE.height);
@@ -118,12 +118,17 @@ function trackDrag(element, onDrag) {
         if (x < -0.05 || x > 1.05 || y < -0.05 || y > 1.05) return;
         element.setPointerCapture(event.pointerId);
         element.focus({ preventScroll: true });
-        onDrag(x, y, false);
+        onDrag(x, y);
     });
     element.addEventListener("pointermove", (event) => {
-        if (element.hasPointerCapture(event.pointerId)) onDrag(...levels(event), false);
+        if (element.hasPointerCapture(event.pointerId)) onDrag(...levels(event));
     });
-    element.addEventListener("pointerup", (event) => {
-        if (element.hasPointerCapture(event.pointerId)) onDrag(...levels(event), true);
-    });
+    // However it ends, taken by the system or not: what was dragged so far stays, as one change.
+    for (const type of ["pointerup", "pointercancel"]) {
+        element.addEventListener(type, (event) => {
+            if (!element.hasPointerCapture(event.pointerId)) return;
+            element.releasePointerCapture(event.pointerId);
+            onEnd();
+        });
+    }
 }

@@ -1,286 +1,363 @@
-// The point-cloud preview: opens as the picture showed it; camera, sliders and colours change here alone.
+// The viewer: opens as the picture showed the scene. What the outputs give changes when a view is used, not before.
 
-import { inputValue, noteChange, saveSetting, setInput, setting, uploadPicture } from "../host.js";
-import { fitScale, orbitPose, viewMatrix } from "../maths/camera.js";
-import { colourBytes, loadTables, table } from "../maths/colour_maps.js";
-import { CLIP_PERCENT, mapper, measuredRange, sortedDepth } from "../maths/depth_values.js";
-import { batchSelector, button, choice, el, localPosition, onDemand, shield, slider, stateText } from "../parts/elements.js";
-import { cloudRenderer } from "../parts/cloud_renderer.js";
+import { fetchImage, inputValue, noteChange, saveSetting, setInput, setting, uploadPicture } from "../host.js";
+import { distance, fovY } from "../maths/camera.js";
+import { loadTables, table } from "../maths/colour_maps.js";
+import { glbFile, plyFile } from "../parts/cloud_files.js";
+import { cloudModel } from "../parts/cloud_model.js";
+import { cloudView } from "../parts/cloud_view.js";
+import { batchSelector, button, choice, el, numberField, saveFile, shield, slider, stateText, toggle } from "../parts/elements.js";
 import { measure } from "../parts/measure.js";
-import { orbitControls } from "../parts/orbit_controls.js";
-import { countKept, depthSpans, pick, pointAt } from "../parts/points.js";
-import { movingDetail } from "../parts/moving_detail.js";
+import { orbited } from "../parts/orbit_controls.js";
+import { depthColours, normalColours } from "../parts/point_colours.js";
+import { countOf, keptPoints, pointAt } from "../parts/points.js";
 import { resultLoader } from "../parts/result_loader.js";
 
 const COLOURS = { picture: "Picture", depth: "Depth", normal: "Normal" };
-const DEFAULTS = { colours: "picture", pointSize: 1.5, edge: 0.04, far: 0, camera: null };
+const BACKGROUNDS = { dark: "Dark", grey: "Grey", white: "White" };
+// Saved with the workflow. far: in median depths, 0 is off; camera: null is the source's; fov: top to bottom, degrees.
+const DEFAULTS = {
+    colours: "picture", pointSize: 1.5, edge: 0.04, far: 0, camera: null, fov: null,
+    background: "dark", axes: false, grid: false, frustum: false,
+};
 const FOLDER = "modality_forcing";
-const PICK_PIXELS = 6;
-const HINT = "Drag to orbit, Shift or right drag to pan, wheel to approach, W A S D Q E to fly, arrows to turn, R for the source view";
+const DEGREES_PER_SECOND = 24; // of the turntable
+const HINT = "Drag to orbit, Shift, right or two-finger drag to pan, wheel or pinch to approach, W A S D Q E to fly, arrows to turn, R for the source view";
+const SQUARE = { from: (position) => (position / 100) ** 2, to: (value) => 100 * Math.sqrt(value) };
 
 export function cloudWidget(node) {
-    const settings = { ...DEFAULTS, ...setting(node, "cloud") };
-    let renderer = null;
-    let shown = null; // {geometry, spans, near, median, far, range, kept}
+    const settings = { ...DEFAULTS, ...setting(node, "viewer") };
+    let record = null; // {items, index} of the node's last run
+    let view = null; // while the widget runs
+    let shown = null; // {model, kept, colours}
+    let turning = 0;
     let measuring = false;
     let message = "";
 
     const state = stateText();
-    const batch = batchSelector((index) => loader.choose(index));
-    const canvas = el("canvas", { tabindex: 0, "aria-label": `Point cloud. ${HINT}.` });
+    const batch = batchSelector(choose);
     const ruler = measure();
-    const frame = el("div", { class: "mf-frame", title: "What the screenshot takes" });
-    const view = el("div", { class: "mf-view", title: HINT }, canvas, ruler.element, frame, state.element);
+    const place = el("div", { class: "mf-view", title: HINT }, ruler.element, state.element);
     const readout = el("div", { class: "mf-readout", role: "status" });
+    const loader = resultLoader(fetchImage, state, show, forget);
     const controls = {
-        colours: choice("Colour", "Colour the points by", COLOURS, (value) => change({ colours: value })),
+        colours: choice("Colour", "Colour the points by", COLOURS, (value) => change({ colours: value }, true)),
         pointSize: slider("Size", "Size of the points, in their spacing", { min: 0.5, max: 6, step: 0.1, format: (v) => v.toFixed(1) },
-            (value) => change({ pointSize: value })),
-        edge: slider("Edges", "Hides points where depth jumps by more than this share of it; 0 shows all",
-            { min: 0, max: 0.2, step: 0.005, format: (v) => (v ? v.toFixed(3) : "off") }, (value) => change({ edge: value })),
-        far: slider("Far", "Hides points beyond this depth", { min: 0, max: 100, step: 1, format: (v) => (v < 100 ? number(farOf(v)) : "off") },
-            (value) => change({ far: value < 100 ? farOf(value) : 0 })),
+            (value, finished) => change({ pointSize: value }, finished)),
+        edge: slider("Edges", "Hides points where depth jumps by more than this share of it, as the nodes cut; the left end shows all",
+            { min: 0, max: 100, step: 0.5, scale: SQUARE, format: (v) => (v ? v.toFixed(3) : "off") },
+            (value, finished) => change({ edge: Number(value.toFixed(4)) }, finished)),
+        far: slider("Far", "Hides points beyond this depth", { min: 0, max: 100, step: 1, scale: { from: farOf, to: placeOf }, format: farText },
+            (value, finished) => change({ far: value }, finished)),
+        fov: slider("Lens", "Field of view from top to bottom, in degrees", { min: 10, max: 120, step: 1, format: (v) => `${Math.round(v)}°` },
+            (value, finished) => change({ fov: value }, finished)),
+        background: choice("Background", "Behind the scene", BACKGROUNDS, (value) => change({ background: value }, true)),
+        axes: toggle("Axes", "x red, y (down) green, z (ahead) blue, where the camera turns", (on) => change({ axes: on }, true)),
+        grid: toggle("Grid", "A level grid below the source camera", (on) => change({ grid: on }, true)),
+        frustum: toggle("Camera", "The source camera and what it saw", (on) => change({ frustum: on }, true)),
     };
-    const measureButton = button("Measure", "Distance between two clicked points", () => setMeasuring(!measuring));
-    const discard = button("Discard", "Give the picture of the geometry again instead of the screenshot", () => setScreenshot(""));
+    const turntable = toggle("Turntable", "Turns around the scene until it is touched", setTurning);
+    const more = toggle("More", "Lens, background, guides, turntable and downloads", setMore);
+    const measureButton = toggle("Measure", "Click one point for its depth, two for the distance between them", setMeasuring);
+    const known = numberField("is", "What this length is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
+    const unpick = button("Forget", "Take the stated length back", () => write("picked", "", "The stated length is forgotten"));
+    const discard = button("Discard", "Give the source view again: no used view, no screenshot", discardView);
+    const moreRow = el("div", { class: "mf-row", hidden: true }, controls.fov.element, controls.background.element, controls.axes.element,
+        controls.grid.element, controls.frustum.element, turntable.element, el("span", { class: "mf-group", role: "group", "aria-label": "Download" },
+            "Download", button("PNG", "What is seen, without background", () => download("png")),
+            button("PLY", "The points that are shown", () => download("ply")), button("GLB", "The points or triangles that are shown", () => download("glb"))));
+    const measureRow = el("div", { class: "mf-row", hidden: true }, known.element, unpick);
     const element = shield(el("div", { class: "mf-widget" },
-        el("div", { class: "mf-row" }, controls.colours.element, controls.pointSize.element, controls.edge.element, controls.far.element),
-        view,
-        el("div", { class: "mf-row" }, button("Source view", "Back to the camera of the picture (key R)", reset), measureButton,
-            button("Screenshot", "Becomes the node's image on the next run", screenshot), discard,
+        el("div", { class: "mf-row" }, controls.colours.element, controls.pointSize.element, controls.edge.element, controls.far.element, more.element),
+        moreRow, place, measureRow,
+        el("div", { class: "mf-row" }, button("Use this view", "The outputs give this camera and what it sees, on the next run", useView),
+            discard, button("Source view", "Back to the camera of the picture (key R)", reset), measureButton.element,
+            button("Screenshot", "The image output is this picture as shown, on the next run", screenshot),
+            button("Full screen", "Esc comes back", () => element.requestFullscreen?.()),
             el("span", { class: "mf-spring" }), batch.element),
         readout));
-    const loader = resultLoader(node, { state, batch }, show);
-    const drawing = onDemand(draw);
-    const detail = movingDetail(drawing.request);
-    const observer = new ResizeObserver(drawing.request);
-    observer.observe(canvas);
-    const orbit = orbitControls(canvas, {
-        get: camera,
-        set: setCamera,
-        unit: () => shown?.median ?? 1,
-        perPixel: () => (shown ? 1 / (shown.geometry.k[0] * shown.geometry.width * fitScale(shown.geometry, viewport())) : 0),
-        click: (event) => measuring && clickPoint(event, ruler.add),
-        reset,
-    });
-    canvas.addEventListener("dblclick", (event) => measuring || clickPoint(event, setPivot));
-    canvas.addEventListener("webglcontextlost", (event) => {
-        event.preventDefault();
-        if (renderer) state.show("failed", "The graphics driver took the picture away.\nIt comes back when it can.");
-    });
-    canvas.addEventListener("webglcontextrestored", () => { renderer = null; if (shown) show(shown.geometry); });
     showSettings();
-    loader.restore();
 
-    async function show(geometry) {
-        const sorted = sortedDepth(geometry.depth);
+    function start() {
+        view = cloudView({
+            hint: HINT, settings: () => settings, camera, setCamera, reset, clicked, pivoted,
+            lost: () => state.show("failed", "The graphics driver took the picture away.\nIt comes back when it can."),
+            found: state.hide,
+            drawn: (clip, viewport) => ruler.draw(clip, viewport),
+        });
+        place.prepend(view.element);
+    }
+
+    function stop() {
+        setTurning(false);
+        batch.stop();
+        loader.dispose();
+        view?.dispose();
+        view = shown = null;
+    }
+
+    function result(next) {
+        if (next && next === record && shown) return;
+        record = next;
+        message = "";
+        if (!record) {
+            batch.set(0, 0);
+            return loader.clear();
+        }
+        return choose(record.index);
+    }
+
+    function choose(index) {
+        record.index = index;
+        batch.set(index, record.items[0].count);
+        return loader.open(record.items[0].result, index);
+    }
+
+    async function show(image) {
         ruler.clear();
-        if (sorted.length === 0) {
-            shown = null;
-            return state.show("failed", "This geometry has no valid point.");
+        const model = cloudModel(image);
+        if (!model) {
+            forget();
+            return state.show("failed", "This scene has no valid point.");
         }
-        try {
-            const ramp = colourBytes(table(await loadTables(), "turbo"), 256);
-            const spans = depthSpans(geometry);
-            renderer ??= cloudRenderer(canvas);
-            renderer.load(geometry, spans, ramp);
-            const range = measuredRange(sorted, "disparity", mapper("disparity"), CLIP_PERCENT).reverse();
-            const [near, median, far] = [0, sorted.length >> 1, sorted.length - 1].map((rank) => sorted[rank]);
-            shown = { geometry, spans, range, near, median, far };
-        } catch (error) {
-            shown = null;
-            return state.show("failed", `Could not show this: ${error.message}`);
-        }
-        state.hide();
+        shown = { model, kind: image.kind, kept: keptPoints(model, filter(model)), colours: model.colors };
+        if (settings.colours !== "picture") shown.colours = await coloursOf(model);
+        if (shown?.model !== model || !view) return; // overtaken
+        view.load(model, shown.colours);
+        view.keep(shown.kept);
+        controls.colours.allow("normal", Boolean(model.pixels || model.faces));
         showSettings();
-        count();
-        drawing.request();
     }
 
-    function change(values) {
-        Object.assign(settings, values);
-        saveSetting(node, "cloud", { ...settings });
-        count();
-        drawing.request();
-    }
-
-    function showSettings() {
-        for (const name of ["colours", "pointSize", "edge"]) controls[name].set(settings[name]);
-        controls.far.set(shown && settings.far ? shareOf(settings.far) : 100);
-        discard.hidden = !inputValue(node, "screenshot").value;
-    }
-
-    // The slider is even in the logarithm of depth.
-    function farOf(share) {
-        return shown ? shown.near * (shown.far / shown.near) ** (share / 100) : 0;
-    }
-
-    function shareOf(depth) {
-        const span = Math.log(shown.far / shown.near);
-        return span > 0 ? Math.min(99, Math.max(0, (100 * Math.log(depth / shown.near)) / span)) : 99;
-    }
-
-    function filter() {
-        return { edge: settings.edge, far: settings.far };
-    }
-
-    function count() {
-        if (!shown) return;
-        shown.kept = countKept(shown.geometry, shown.spans, filter());
+    function forget() {
+        shown = null;
+        ruler.clear();
         showReadout();
     }
 
-    function camera() {
-        return settings.camera ?? sourceCamera();
+    async function coloursOf(model) {
+        if (settings.colours === "depth") return depthColours(model, table(await loadTables(), "turbo"));
+        if (settings.colours === "normal" && (model.pixels || model.faces)) return normalColours(model);
+        return model.colors;
     }
 
-    function sourceCamera() {
-        const depth = shown?.median ?? 1;
+    function change(values, finished) {
+        Object.assign(settings, values);
+        saveSetting(node, "viewer", { ...settings });
+        if (finished) noteChange();
+        apply(values);
+    }
+
+    // To what is shown.
+    async function apply(values) {
+        showSettings();
+        if (!shown) return;
+        const { model } = shown;
+        if ("edge" in values || "far" in values) {
+            shown.kept = keptPoints(model, filter(model));
+            view.keep(shown.kept);
+            showReadout();
+        }
+        if ("colours" in values) {
+            const colours = await coloursOf(model);
+            if (shown?.model === model) view.paint(shown.colours = colours);
+        }
+        view?.request();
+    }
+
+    function showSettings() {
+        for (const name of ["colours", "pointSize", "edge", "far", "background", "axes", "grid", "frustum"]) controls[name].set(settings[name]);
+        controls.fov.set(settings.fov ?? (shown ? fovY(shown.model.camera.k) : 50));
+        place.dataset.background = settings.background;
+        showReadout();
+    }
+
+    function filter(model) {
+        return { edge: settings.edge, far: Math.fround(settings.far * model.median) };
+    }
+
+    // The slider is even in the logarithm of depth; its right end is off.
+    function farOf(position) {
+        return position < 100 && shown ? (shown.model.near / shown.model.median) * (shown.model.far / shown.model.near) ** (position / 100) : 0;
+    }
+
+    function placeOf(far) {
+        if (!far || !shown) return 100;
+        const { near, median, far: farthest } = shown.model;
+        const span = Math.log(farthest / near);
+        return span > 0 ? Math.min(99, Math.max(0, (100 * Math.log((far * median) / near)) / span)) : 99;
+    }
+
+    function farText(far) {
+        return far ? number(far * (shown?.model.median ?? 1)) : "off";
+    }
+
+    function camera() {
+        return settings.camera ?? home();
+    }
+
+    // The connected camera, or the source's.
+    function home() {
+        const given = record?.items[0].camera;
+        if (given) return { pivot: given.pivot, distance: given.distance, yaw: given.yaw_deg, pitch: given.pitch_deg };
+        const depth = shown?.model.median ?? 1;
         return { pivot: [0, 0, depth], distance: depth, yaw: 0, pitch: 0 };
     }
 
     function setCamera(value, finished) {
+        if (turning) setTurning(false);
         settings.camera = value;
-        if (finished) {
-            saveSetting(node, "cloud", { ...settings });
-            noteChange(node);
-        }
-        detail.moved();
-        drawing.request();
+        if (!finished) return;
+        saveSetting(node, "viewer", { ...settings });
+        noteChange();
+        showReadout();
     }
 
     function reset() {
-        setCamera(null, true);
         message = "";
-        showReadout();
+        change({ camera: null, fov: null }, true);
     }
 
     // The camera keeps its direction and looks at the point.
-    function setPivot(point) {
-        setCamera({ ...camera(), pivot: point }, true);
+    function pivoted(point) {
+        if (!measuring) change({ camera: { ...camera(), pivot: pointAt(shown.model, point) } }, true);
     }
 
-    function viewport() {
-        return { width: Math.max(1, canvas.clientWidth), height: Math.max(1, canvas.clientHeight) };
-    }
-
-    function scene() {
-        const at = camera();
-        return {
-            view: viewMatrix(orbitPose(at)),
-            near: 0.02 * Math.min(shown.near, at.distance),
-            far: Math.min(shown.far, 1e4 * shown.median) + 4 * at.distance + Math.hypot(...at.pivot),
-            edge: settings.edge,
-            farCut: settings.far,
-            pointSize: settings.pointSize,
-            range: shown.range,
-            colourBy: Object.keys(COLOURS).indexOf(settings.colours),
+    function setTurning(on) {
+        cancelAnimationFrame(turning);
+        turning = 0;
+        turntable.set(on);
+        if (!on) return;
+        const turn = (before) => (now) => {
+            settings.camera = orbited(camera(), (DEGREES_PER_SECOND * Math.min(100, now - before)) / 1000, 0);
+            view?.request();
+            turning = requestAnimationFrame(turn(now));
         };
+        turning = requestAnimationFrame(turn(performance.now()));
     }
 
-    function draw() {
-        if (!shown || !renderer || !canvas.clientWidth) return;
-        const density = window.devicePixelRatio || 1;
-        const screen = viewport();
-        const pixels = { width: Math.round(screen.width * density), height: Math.round(screen.height * density) };
-        if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
-        const current = scene();
-        const began = performance.now();
-        renderer.draw(current, pixels, detail.stride());
-        if (!detail.moving()) {
-            renderer.finish();
-            detail.measured(performance.now() - began);
-        }
-        ruler.draw(renderer.clipOf(current, screen), screen);
-        placeFrame(screen);
+    function setMore(on) {
+        more.set(on);
+        moreRow.hidden = !on;
     }
 
-    function placeFrame(screen) {
-        const scale = fitScale(shown.geometry, screen);
-        const [width, height] = [shown.geometry.width * scale, shown.geometry.height * scale];
-        const box = { left: (screen.width - width) / 2, top: (screen.height - height) / 2, width, height };
-        for (const [name, value] of Object.entries(box)) frame.style[name] = `${value}px`;
-    }
-
-    function clickPoint(event, use) {
-        if (!shown) return;
-        const place = localPosition(event, canvas);
-        const clip = renderer.clipOf(scene(), viewport());
-        const index = pick(shown.geometry, shown.spans, filter(), clip, viewport(), place, PICK_PIXELS);
-        if (index >= 0) use(pointAt(shown.geometry, index));
+    function clicked(point) {
+        if (!measuring) return;
+        ruler.add({ at: pointAt(shown.model, point), pixel: pixelOf(point) });
+        known.set("");
         showReadout();
-        drawing.request();
+    }
+
+    function pixelOf(point) {
+        const { pixels, camera: { width } } = shown.model;
+        return pixels && [pixels[point] % width, Math.floor(pixels[point] / width)];
     }
 
     function setMeasuring(on) {
         measuring = on;
+        measureButton.set(on);
+        measureRow.hidden = !on;
         if (!on) ruler.clear();
-        measureButton.setAttribute("aria-pressed", on);
-        view.classList.toggle("mf-picking", on);
+        place.classList.toggle("mf-picking", on);
         showReadout();
-        drawing.request();
+        view?.request();
+    }
+
+    function setKnown(length) {
+        const pixels = ruler.points().map(({ pixel }) => pixel);
+        if (!pixels.length || pixels.includes(null)) {
+            message = pixels.length ? "Only points of a geometry can be handed on" : "Click a point first";
+            return showReadout();
+        }
+        write("picked", JSON.stringify({ pixels, distance: length, index: record.index }), "Handed to the outputs x_px, y_px and distance");
+    }
+
+    function usedView() {
+        const { pivot, distance: away, yaw, pitch } = camera();
+        const here = { pivot, distance: away, yaw, pitch, fov_y_deg: settings.fov, edge: settings.edge, far: settings.far };
+        return settings.camera || settings.fov ? JSON.stringify(here) : "";
+    }
+
+    function useView() {
+        setInput(node, "screenshot", "");
+        write("view", usedView(), usedView() ? "This view is what the outputs give on the next run" : "The outputs give the source view");
+    }
+
+    function discardView() {
+        setInput(node, "screenshot", "");
+        write("view", "", "The outputs give the source view again");
     }
 
     async function screenshot() {
         if (!shown) return;
+        const { scene } = shown.model;
+        const { index } = record;
         try {
-            const { width, height, pixels } = renderer.picture(scene());
-            drawing.request();
-            const surface = el("canvas", { width, height });
-            surface.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
-            const blob = await new Promise((resolve) => { surface.toBlob(resolve, "image/png"); });
-            setScreenshot(await uploadPicture(blob, `cloud_${Date.now()}.png`, FOLDER));
+            const name = await uploadPicture(await pictureBlob(), `cloud_${scene}_${index}_${Date.now()}.png`, FOLDER);
+            setInput(node, "view", usedView());
+            write("screenshot", name, "Screenshot taken: it is the image on the next run");
         } catch (error) {
             message = `The screenshot failed: ${error.message}`;
             showReadout();
         }
     }
 
-    function setScreenshot(name) {
-        setInput(node, "screenshot", name);
-        noteChange(node);
-        message = name ? "Screenshot taken: it is the image on the next run" : "The image is the geometry's own picture again";
-        showSettings();
+    function pictureBlob() {
+        const { width, height, pixels } = view.picture();
+        const surface = el("canvas", { width, height });
+        surface.getContext("2d").putImageData(new ImageData(pixels, width, height), 0, 0);
+        return new Promise((resolve) => { surface.toBlob(resolve, "image/png"); });
+    }
+
+    async function download(kind) {
+        if (!shown) return;
+        const { model, kept, colours } = shown;
+        const total = countOf(kept);
+        const make = { png: pictureBlob, ply: () => plyFile(model, kept, colours, total), glb: () => glbFile(model, kept, colours, total) };
+        saveFile(await make[kind](), `scene_${model.scene}.${kind}`);
+    }
+
+    // One of the inputs that nobody types into.
+    function write(input, value, text) {
+        setInput(node, input, value);
+        noteChange();
+        message = text;
         showReadout();
     }
 
     function showReadout() {
-        if (!shown) return;
-        const all = shown.geometry.width * shown.geometry.height;
-        const parts = [`${shown.kept.toLocaleString("en")} of ${all.toLocaleString("en")} points`];
-        if (measuring) parts.push(measured());
-        if (message) parts.push(message);
+        const [view, taken, picked] = ["view", "screenshot", "picked"].map((name) => inputValue(node, name).value);
+        discard.hidden = !view && !taken;
+        unpick.hidden = !picked;
+        if (!shown) {
+            readout.textContent = message;
+            return;
+        }
+        const parts = [`${countOf(shown.kept).toLocaleString("en")} of ${total(shown).toLocaleString("en")} points`];
+        if (measuring) parts.push(measured(ruler.points()));
+        if (taken && !taken.includes(`cloud_${shown.model.scene}_`)) parts.push("the screenshot is of another scene and is not used");
+        else if (message) parts.push(message);
+        else if (view && view !== usedView()) parts.push("the outputs give another view");
         readout.textContent = parts.join(" · ");
     }
 
-    function measured() {
-        const points = ruler.points();
-        if (points.length === 0) return "click the first point";
-        if (points.length === 1) return "click the second point";
-        return `distance ${number(ruler.length())} in the depth's unit`;
-    }
-
     function restore() {
-        Object.assign(settings, DEFAULTS, setting(node, "cloud"));
-        showSettings();
-        loader.restore();
-        count();
-        drawing.request();
+        Object.assign(settings, DEFAULTS, setting(node, "viewer"));
+        apply({ edge: settings.edge, colours: settings.colours });
     }
 
-    function result(files) {
-        message = "";
-        loader.result(files);
-    }
+    return { element, minHeight: 420, minWidth: 460, start, stop, restore, result, retry: loader.retry };
+}
 
-    function dispose() {
-        for (const part of [loader, drawing, detail, orbit]) part.dispose();
-        observer.disconnect();
-        renderer?.dispose();
-        renderer = shown = null;
-    }
+function total({ model, kind }) {
+    return kind === "depth" ? model.camera.width * model.camera.height : model.count;
+}
 
-    return { element, minHeight: 380, minWidth: 460, restore, result, dispose };
+function measured(points) {
+    if (points.length === 0) return "click the first point";
+    const [first, second] = points.map(({ at }) => at);
+    if (!second) return `depth ${number(first[2])} · click the second point`;
+    return `distance ${number(distance(first, second))} in the depth's unit`;
 }
 
 function number(value) {

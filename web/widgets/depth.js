@@ -1,67 +1,139 @@
 // The depth preview: pan, zoom, values under the pointer; range and colours change here, without running the graph.
 
-import { saveSetting, setting } from "../host.js";
+import { fetchImage, inputValue, noteChange, saveSetting, setInput, setting } from "../host.js";
 import { unproject } from "../maths/camera.js";
 import { COLOUR_MAPS, colour, colourBytes, loadTables, table } from "../maths/colour_maps.js";
-import { CLIP_PERCENT, MAPPINGS, mapper, meanDepth, measuredRange, pictureValue, sortedDepth } from "../maths/depth_values.js";
-import { depthImage } from "../parts/depth_image.js";
-import { batchSelector, button, choice, el, localPosition, shield, stateText } from "../parts/elements.js";
-import { rangeControl, sample } from "../parts/range_control.js";
+import { CLIP_PERCENT, MAPPINGS, mapper, measuredRange, pictureValue, unmapper } from "../maths/depth_values.js";
+import { rankedDepth, sampledDepth } from "../maths/ranks.js";
+import { PALETTE, depthImage, painter } from "../parts/depth_image.js";
+import { batchSelector, button, choice, el, localPosition, numberField, shield, slider, stateText, toggle } from "../parts/elements.js";
+import { gestures } from "../parts/gestures.js";
+import { SAMPLES, rangeControl } from "../parts/range_control.js";
 import { resultLoader } from "../parts/result_loader.js";
 
 const RANGES = { [CLIP_PERCENT]: `Clip ${CLIP_PERCENT} %`, 2: "Clip 2 %", 0: "Min – max", hand: "By hand" };
-const DEFAULTS = { colours: "grey", mapping: "disparity", nearWhite: true, range: String(CLIP_PERCENT), hand: null };
+const DEFAULTS = { colours: "grey", mapping: "disparity", nearWhite: true, range: String(CLIP_PERCENT), hand: null, split: 0.5, marks: false };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const HINT = "Drag to pan, wheel to zoom, point for values";
+const MARKS_CLIP = 1; // percent of the uncertainties that may saturate
+const HINT = "Drag to pan, wheel or pinch to zoom, point for values, click to keep a point";
 
 export function depthWidget(node) {
     const settings = { ...DEFAULTS, ...setting(node, "depth") };
-    let shown = null; // {geometry, sorted, mean, domain, range}
-    let probe = null; // {column, row, byKey}
+    let record = null; // {items, index} of the node's last run
+    let image = null; // while the widget runs
+    let shown = null; // {geometry, ranked, domain, range}
+    let other = null; // {geometry, ranked} of the second depth
+    let probe = null; // {column, row, kept}: under the pointer, or kept by a click or a key
+    let message = "";
 
     const state = stateText();
-    const batch = batchSelector((index) => loader.choose(index));
-    const canvas = el("canvas", { tabindex: 0, "aria-label": `Depth map. ${HINT}; arrow keys move the probe, + and − zoom, 0 fits.` });
-    const view = el("div", { class: "mf-view mf-probe" }, canvas, state.element);
+    const batch = batchSelector(choose);
+    const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": `Depth map. ${HINT}; arrow keys move the point, + and − zoom, 0 fits.` });
+    const view = el("div", { class: "mf-view mf-probe", title: HINT }, canvas, state.element);
     const readout = el("div", { class: "mf-readout", role: "status" });
-    const image = depthImage(canvas, drawProbe);
-    const range = rangeControl((near, far) => change({ range: "hand", hand: [near, far].map(fromShare) }));
+    const range = rangeControl((near, far, finished) => change({ range: "hand", hand: [near, far].map(fromShare) }, finished));
+    const loader = resultLoader(fetchImage, state, show, forget);
+    const otherLoader = resultLoader(fetchImage, { show: () => {}, hide: () => {} }, showOther, () => { other = null; });
+    const typed = (label, end) => numberField(label, `Depth at the ${label.toLowerCase()} end of the colours`, 0, (value) => typeEnd(end, value));
     const controls = {
-        colours: choice("Colours", "Colour map", COLOUR_MAPS, (value) => change({ colours: value })),
-        mapping: choice("Values", "What is spread over the colours", MAPPINGS, (value) => change({ mapping: value, ...unhanded() })),
+        colours: choice("Colours", "Colour map", COLOUR_MAPS, (value) => change({ colours: value }, true)),
+        mapping: choice("Values", "What is spread over the colours", MAPPINGS, (value) => change({ mapping: value, ...unhanded() }, true)),
         range: choice("Range", "Share of the pixels that may saturate at each end", RANGES, chooseRange),
-        near: button("Near white", "Near is the bright end, as ControlNets take it", () => change({ nearWhite: !settings.nearWhite })),
+        nearWhite: toggle("Near white", "Near is the bright end, as ControlNets take it; else far is", (on) => change({ nearWhite: on }, true)),
+        marks: toggle("Uncertainty", "Mixes pink into the depth where it is uncertain", (on) => change({ marks: on }, true)),
+        split: slider("Compare", "The second depth is seen right of this place", { min: 0, max: 1, step: 0.001, format: (v) => `${Math.round(100 * v)} %` },
+            (value, finished) => change({ split: value }, finished)),
+        near: typed("Near", 0),
+        far: typed("Far", 1),
     };
+    const known = numberField("is at", "How far the kept point is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
+    const unpick = button("Forget", "Take the stated distance back", () => write("", "The stated distance is forgotten"));
+    const pickRow = el("div", { class: "mf-row", hidden: true }, el("span", {}, "The kept point"), known.element, unpick);
     const element = shield(el("div", { class: "mf-widget" },
-        el("div", { class: "mf-row" }, controls.colours.element, controls.mapping.element, controls.range.element, controls.near,
-            el("span", { class: "mf-spring" }), batch.element, button("Fit", "Show all of it (key 0)", image.fit)),
-        view, range.element, readout));
-    const loader = resultLoader(node, { state, batch }, show);
+        el("div", { class: "mf-row" }, controls.colours.element, controls.mapping.element, controls.range.element, controls.nearWhite.element,
+            controls.marks.element, controls.split.element, el("span", { class: "mf-spring" }), batch.element,
+            button("Fit", "Show all of it (key 0)", () => image?.fit())),
+        view, el("div", { class: "mf-ends" }, controls.near.element, range.element, controls.far.element), pickRow, readout));
     listen();
     showSettings();
-    loader.restore();
 
-    function show(geometry) {
-        const sorted = sortedDepth(geometry.depth);
-        if (sorted.length === 0) {
-            shown = null;
-            return state.show("failed", "This depth map has no valid pixel.");
-        }
-        shown = { geometry, sorted, mean: meanDepth(geometry.depth) };
-        probe = null;
-        state.hide();
-        repaint();
+    function start() {
+        image = depthImage(canvas, drawProbe);
     }
 
-    function change(values) {
+    function stop() {
+        batch.stop();
+        loader.dispose();
+        otherLoader.dispose();
+        image?.dispose();
+        image = shown = other = probe = null;
+    }
+
+    function result(next) {
+        if (next && next === record && shown) return;
+        record = next;
+        message = "";
+        if (record) return choose(record.index);
+        batch.set(0, 0);
+        otherLoader.clear();
+        loader.clear();
+    }
+
+    function choose(index) {
+        const [main, second] = record.items;
+        record.index = index;
+        batch.set(index, main.count);
+        const both = [loader.open(main.result, index)];
+        if (second?.role === "compare") both.push(otherLoader.open(second.result, Math.min(index, second.count - 1)));
+        else otherLoader.clear();
+        return Promise.all(both);
+    }
+
+    function show(geometry) {
+        const ranked = rankedDepth(geometry.depth);
+        if (ranked.count === 0) {
+            forget();
+            return state.show("failed", "This depth map has no valid pixel.");
+        }
+        shown = { geometry, ranked };
+        if (geometry.uncertainty) {
+            const ordered = rankedDepth(geometry.uncertainty);
+            shown.marks = { values: geometry.uncertainty, top: ordered.count ? ordered.at(Math.floor((1 - MARKS_CLIP / 100) * (ordered.count - 1))) : 1 };
+        }
+        probe = null;
+        showSettings();
+        return repaint();
+    }
+
+    function showOther(geometry) {
+        const ranked = rankedDepth(geometry.depth);
+        other = ranked.count ? { geometry, ranked } : null;
+        showSettings();
+        return repaint();
+    }
+
+    function forget() {
+        shown = probe = null;
+        showReadout();
+    }
+
+    function change(values, finished) {
         Object.assign(settings, values);
         saveSetting(node, "depth", { ...settings });
+        if (finished) noteChange();
         showSettings();
         repaint();
     }
 
     function chooseRange(value) {
-        change(value === "hand" ? { range: value, hand: shown?.range ?? null } : { range: value, hand: null });
+        change(value === "hand" ? { range: value, hand: shown?.range ?? null } : { range: value, hand: null }, true);
+    }
+
+    function typeEnd(end, depth) {
+        if (!shown) return;
+        const hand = [...shown.range];
+        hand[end] = mapper(settings.mapping, shown.ranked.mean)(depth);
+        change({ range: "hand", hand }, true);
     }
 
     function unhanded() {
@@ -69,23 +141,36 @@ export function depthWidget(node) {
     }
 
     function showSettings() {
-        for (const name of ["colours", "mapping", "range"]) controls[name].set(settings[name]);
-        controls.near.setAttribute("aria-pressed", settings.nearWhite);
-        controls.near.textContent = settings.nearWhite ? "Near white" : "Far white";
+        for (const name of ["colours", "mapping", "range", "nearWhite", "marks", "split"]) controls[name].set(settings[name]);
+        controls.split.element.hidden = !other;
+        controls.marks.element.hidden = !shown?.marks;
     }
 
     async function repaint() {
         const rows = table(settings.colours === "grey" ? {} : await loadTables(), settings.colours);
-        if (!shown) return;
-        const map = mapper(settings.mapping, shown.mean);
-        const measured = (percent) => measuredRange(shown.sorted, settings.mapping, map, percent);
+        if (!shown || !image) return;
+        const map = mapper(settings.mapping, shown.ranked.mean);
+        const measured = (percent) => measuredRange(shown.ranked, settings.mapping, map, percent);
         shown.domain = measured(settings.range === "0" ? 0 : CLIP_PERCENT);
         shown.range = settings.hand ?? measured(Number(settings.range) || 0);
         range.set(...shown.range.map(toShare));
-        const shares = sample(shown.sorted).map((z) => toShare(map(z)));
+        const depthOf = unmapper(settings.mapping, shown.ranked.mean);
+        [controls.near, controls.far].forEach((field, end) => field.set(Number(depthOf(shown.range[end]).toPrecision(4))));
+        shown.samples ??= sampledDepth(shown.geometry.depth, SAMPLES);
+        const shares = shown.samples.map((z) => toShare(map(z)));
         range.drawHistogram(shares, (share) => css(colour(rows, pictureValue(fromShare(share), shown.range, settings.nearWhite))));
-        image.paint(shown.geometry, map, shown.range, settings.nearWhite, colourBytes(rows, image.colours));
+        const palette = colourBytes(rows, PALETTE);
+        const painters = [painter(shown.geometry, map, shown.range, settings.nearWhite, palette, settings.marks ? shown.marks : null)];
+        if (other) painters.push(otherPainter(palette));
+        image.show(shown.geometry, painters, settings.split);
         showReadout();
+    }
+
+    // The second depth has a scale of its own: its range is measured in the same way, unless it was set by hand.
+    function otherPainter(palette) {
+        const map = mapper(settings.mapping, other.ranked.mean);
+        const own = settings.hand ?? measuredRange(other.ranked, settings.mapping, map, Number(settings.range) || 0);
+        return painter(other.geometry, map, own, settings.nearWhite, palette, null);
     }
 
     function toShare(value) {
@@ -99,25 +184,26 @@ export function depthWidget(node) {
     }
 
     function listen() {
-        canvas.addEventListener("pointerdown", (event) => {
-            canvas.setPointerCapture(event.pointerId);
-            canvas.focus({ preventScroll: true });
+        gestures(canvas, {
+            drag: (dx, dy) => image?.pan(dx, dy),
+            pinch: (factor, dx, dy, middle) => {
+                image?.pan(dx, dy);
+                image?.zoomBy(factor, middle);
+            },
+            click: (event) => setProbe(pixelAt(event), true),
         });
-        canvas.addEventListener("pointermove", (event) => {
-            const [x, y] = localPosition(event, canvas);
-            if (event.buttons) {
-                const scale = canvas.clientWidth / canvas.getBoundingClientRect().width;
-                image.pan(event.movementX * scale, event.movementY * scale);
-            }
-            setProbe(image.pixelAt([x, y]));
-        });
-        canvas.addEventListener("pointerleave", () => probe?.byKey || setProbe(null));
+        canvas.addEventListener("pointermove", (event) => probe?.kept || setProbe(pixelAt(event), false));
+        canvas.addEventListener("pointerleave", () => probe?.kept || setProbe(null, false));
         canvas.addEventListener("wheel", (event) => {
             event.preventDefault();
-            image.zoomBy(Math.exp(-event.deltaY / 400), localPosition(event, canvas));
+            image?.zoomBy(Math.exp(-event.deltaY / 400), localPosition(event, canvas));
         }, { passive: false });
-        canvas.addEventListener("dblclick", image.fit);
+        canvas.addEventListener("dblclick", () => image?.fit());
         canvas.addEventListener("keydown", press);
+    }
+
+    function pixelAt(event) {
+        return shown && image ? image.pixelAt(localPosition(event, canvas)) : null;
     }
 
     function press(event) {
@@ -128,27 +214,56 @@ export function depthWidget(node) {
             const by = ARROWS[event.key].map((value) => value * (event.shiftKey ? 10 : 1));
             const from = probe ?? { column: width >> 1, row: height >> 1 };
             const clamp = (value, size) => Math.min(size - 1, Math.max(0, value));
-            setProbe({ column: clamp(from.column + by[0], width), row: clamp(from.row + by[1], height), byKey: true });
+            setProbe({ column: clamp(from.column + by[0], width), row: clamp(from.row + by[1], height) }, true);
         } else if (zooms[event.key]) image.zoomBy(zooms[event.key], probe ? image.screenOf(probe) : undefined);
         else if (event.key === "0") image.fit();
+        else if (event.key === "Escape" && probe) setProbe(null, false);
         else return;
         event.preventDefault();
         event.stopPropagation();
     }
 
-    function setProbe(pixel) {
-        const drawn = probe?.byKey || pixel?.byKey;
-        probe = pixel;
+    // A click on the kept point lets it go.
+    function setProbe(pixel, keep) {
+        const same = probe?.kept && keep && pixel && probe.column === pixel.column && probe.row === pixel.row;
+        const drawn = probe?.kept || keep;
+        probe = same || !pixel ? null : { ...pixel, kept: keep };
+        if (drawn) {
+            known.set("");
+            image?.redraw();
+        }
         showReadout();
-        if (drawn) image.redraw();
+    }
+
+    function setKnown(distance) {
+        if (!probe?.kept) return;
+        const { geometry: { width, depth } } = shown;
+        if (!(depth[probe.row * width + probe.column] > 0)) {
+            message = "there is no depth at this point";
+            return showReadout();
+        }
+        const pick = { pixels: [[probe.column, probe.row]], distance, index: record.index };
+        write(JSON.stringify(pick), "handed to the outputs x_px, y_px and distance");
+    }
+
+    function write(picked, text) {
+        setInput(node, "picked", picked);
+        noteChange();
+        message = text;
+        showReadout();
     }
 
     function showReadout() {
-        readout.textContent = shown ? (probe ? describe(shown.geometry, probe) : summary(shown)) : "";
+        unpick.hidden = !inputValue(node, "picked").value;
+        pickRow.hidden = !shown || (!probe?.kept && unpick.hidden);
+        known.element.hidden = !probe?.kept;
+        const text = shown ? (probe ? describe(shown.geometry, other?.geometry, probe) : summary(shown)) : "";
+        readout.textContent = message ? `${text} · ${message}` : text;
     }
 
     function drawProbe(context) {
-        if (!probe?.byKey) return;
+        drawSplit(context);
+        if (!probe?.kept) return;
         const [x, y] = image.screenOf(probe);
         for (const [width, style] of [[3, "#000"], [1, "#fff"]]) {
             Object.assign(context, { lineWidth: width, strokeStyle: style });
@@ -161,34 +276,46 @@ export function depthWidget(node) {
         }
     }
 
+    function drawSplit(context) {
+        if (!other) return;
+        context.fillStyle = "#fff";
+        context.fillRect(settings.split * canvas.clientWidth - 0.5, 0, 1, canvas.clientHeight);
+    }
+
     function restore() {
         Object.assign(settings, DEFAULTS, setting(node, "depth"));
         showSettings();
-        loader.restore();
         repaint();
     }
 
-    function dispose() {
-        loader.dispose();
-        image.dispose();
-        shown = null;
+    function retry() {
+        loader.retry();
+        otherLoader.retry();
     }
 
-    return { element, minHeight: 300, minWidth: 400, restore, result: loader.result, dispose };
+    return { element, minHeight: 340, minWidth: 400, start, stop, restore, result, retry };
 }
 
-function describe({ width, height, depth, k }, { column, row }) {
+function describe(geometry, other, { column, row }) {
+    const { width, height, depth, uncertainty, k } = geometry;
     const z = depth[row * width + column];
     const place = `x ${column}, y ${row}`;
-    if (!(z > 0)) return `${place} · no depth here`;
-    const position = unproject(column, row, z, k, width, height).map(number).join(", ");
-    return `${place} · depth ${number(z)} · position (${position})`;
+    const parts = [place];
+    if (z > 0) parts.push(`depth ${number(z)}`, `position (${unproject(column, row, z, k, width, height).map(number).join(", ")})`);
+    else parts.push("no depth here");
+    if (uncertainty) parts.push(`uncertainty ${number(uncertainty[row * width + column])}`);
+    if (other) {
+        const at = (position, size, own) => Math.floor(((position + 0.5) / size) * own);
+        const second = other.depth[at(row, height, other.height) * other.width + at(column, width, other.width)];
+        parts.push(second > 0 ? `compared with ${number(second)}` : "no depth in the other");
+    }
+    return parts.join(" · ");
 }
 
-function summary({ geometry: { width, height }, sorted }) {
-    const share = sorted.length / (width * height);
+function summary({ geometry: { width, height }, ranked }) {
+    const share = ranked.count / (width * height);
     const holes = share < 1 ? ` · ${(100 - 100 * share).toFixed(1)} % without depth` : "";
-    return `${width} × ${height} · depth ${number(sorted[0])} to ${number(sorted[sorted.length - 1])}${holes}`;
+    return `${width} × ${height} · depth ${number(ranked.at(0))} to ${number(ranked.at(ranked.count - 1))}${holes}`;
 }
 
 // Four significant digits, with a true minus sign.

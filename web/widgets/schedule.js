@@ -17,7 +17,7 @@ const DEFAULTS = { steps: 50, shift: 1.1, log2_alpha: 5 };
 const LOOK_MS = 200;
 
 export function scheduleWidget(node) {
-    const picture = schedulePicture(drag, press);
+    const picture = schedulePicture(drag, noteChange, press);
     const caption = el("div", { class: "mf-caption", role: "status" });
     const buttons = PRESETS.map(([text, value, title]) => button(text, title, () => choose(value, true)));
     const element = shield(el("div", { class: "mf-widget" },
@@ -29,11 +29,11 @@ export function scheduleWidget(node) {
         if (locked) return;
         setInput(node, "log2_alpha", Math.round(Math.min(LIMIT, Math.max(-LIMIT, value)) * 10) / 10 || 0);
         look();
-        if (finished) noteChange(node);
+        if (finished) noteChange();
     }
 
-    function drag(tRgb, tDepth, finished) {
-        choose(log2AlphaThrough(tRgb, tDepth), finished);
+    function drag(tRgb, tDepth) {
+        choose(log2AlphaThrough(tRgb, tDepth), false);
     }
 
     function press(event) {
@@ -67,9 +67,14 @@ export function scheduleWidget(node) {
         caption.textContent = describe(read, given);
     }
 
-    look();
-    const timer = setInterval(() => element.isConnected && look(), LOOK_MS);
-    return { element, minHeight: 300, minWidth: 320, dispose: () => clearInterval(timer) };
+    let timer = 0;
+
+    function start() {
+        look();
+        timer = setInterval(look, LOOK_MS);
+    }
+
+    return { element, minHeight: 300, minWidth: 320, start, stop: () => clearInterval(timer) };
 }
 
 function describe({ steps, log2_alpha: alpha }, given) {
