@@ -1,0 +1,31 @@
+"""``run.py bench controls [NAME...]``: what each control does to the bundled small model, in one table.
+
+Held-out procedural scenes, whose true depth is known, and the real depth of ../shared where it is there. Each part of
+the table is a module of ``of_controls`` with ``rows(small)``.
+"""
+
+import importlib
+import time
+
+import torch
+
+from .. import TaskError
+from .of_controls.small import Small
+
+PARTS = ("upscale", "ensemble", "sparse", "tiles", "video", "scene")
+
+
+def main(arguments: list[str]) -> int:
+    """Print the table, all of it or the parts named."""
+    unknown = set(arguments) - set(PARTS)
+    if unknown:
+        raise TaskError(f"there is no {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
+    small = Small.load()
+    print(f"The bundled model at {small.side} x {small.side} pixels, torch on {torch.get_num_threads()} threads.\n")
+    print("| control | setting | figures |\n|---|---|---|")
+    start = time.monotonic()
+    for part in arguments or PARTS:
+        for row in importlib.import_module(f".of_controls.{part}", __package__).rows(small):
+            print(f"| {row.control} | {row.setting} | {row.figures} |", flush=True)
+    print(f"\n{(time.monotonic() - start) / 60:.1f} minutes")
+    return 0

@@ -1,0 +1,97 @@
+"""A scene that grows by three moves: what was painted into the holes, against the true scene."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ....model.depth.codec import encode, patchify
+from ....model.diffusion.levels import add_noise, depth_velocity
+from ....model.diffusion.schedule import base_levels
+from ....model.geometry.packets import make_geometry
+from ....model.geometry.pointcloud import PointCloud, point_clouds
+from ....model.geometry.pose import camera_pose
+from ....model.geometry.render import render_views
+from ....model.geometry.scene import ViewToPaint, add_view, filled_from_around, view_to_paint
+from ....model.scenes import Views, generate, heldout_seed, views
+from ...workflows.small import CRACKS, EDGE, GUIDANCE
+from .small import KINDS, Row, Small, depth_of
+
+COUNT, FIRST, STEPS = 8, 2000, 25
+MOVES = [{"right": 0.25 * i, "yaw_deg": -5.0 * i} for i in (1, 2, 3)]  # metres and degrees from the first camera
+
+
+@dataclass
+class Walk:
+    """Errors of the holes' pixels, over all scenes of one move."""
+
+    painted: list[Tensor]
+    continued: list[Tensor]
+    holes: list[float]
+
+
+def rows(small: Small) -> Iterator[Row]:
+    """The first view is the true one; each move renders, paints and adds. Beside it: holes continued from around."""
+    walks = [Walk([], [], []) for _ in MOVES]
+    for index in range(COUNT):
+        seed = heldout_seed(FIRST + index)
+        poses = torch.stack([torch.eye(4), *(camera_pose(**move) for move in MOVES)])
+        size = (small.side, small.side)
+        true = views(seed, poses, size, "easy", KINDS)
+        caption = generate([seed], size, difficulty="easy", kinds=KINDS, style="full").captions[0]
+        _walk(small, true, poses, caption, walks)
+    for number, walk in enumerate(walks, 1):
+        painted, continued = (100 * float(torch.cat(values).mean()) for values in (walk.painted, walk.continued))
+        holes = 100 * sum(walk.holes) / COUNT
+        figures = f"holes {holes:.0f} % of the view; error in them {painted:.1f} % painted, {continued:.1f} % continued"
+        yield Row("scene", f"move {number} of 3, {COUNT} scenes", figures)
+
+
+def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Walk]) -> None:
+    first = make_geometry(true.depth[:1], true.valid[:1], true.intrinsics, true.rgb[:1].movedim(1, -1))
+    scene: PointCloud = point_clouds(first, edge_threshold=EDGE)[0]
+    for number, walk in enumerate(walks, 1):
+        pose = poses[number]
+        seen = render_views([scene], pose[None], true.intrinsics, small.side, small.side, cracks=CRACKS)
+        view = make_geometry(seen.depth, ~seen.hole, true.intrinsics, seen.image)
+        ready = view_to_paint(seen.image, seen.depth, ~seen.hole)
+        image, depth = paint(small, ready, caption)
+        painted = make_geometry(depth, None, true.intrinsics, image)
+        scene, whole = add_view(scene, painted, view, pose, EDGE)
+        truth, hole = true.depth[number], seen.hole[0] & true.valid[number]
+        around = filled_from_around(seen.depth.log()[..., None], ~seen.hole)[0, ..., 0].exp()
+        walk.holes.append(float(seen.hole.float().mean()))
+        for values, got in ((walk.painted, whole["depth"][0]), (walk.continued, around)):
+            off = ((got - truth).abs() / truth)[hole]
+            values.append(off[off.isfinite()])
+
+
+@torch.inference_mode()
+def paint(small: Small, ready: ViewToPaint, caption: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """(image (1,H,W,3), depth (1,H,W)) of a view, RGB kept outside the painted cells and depth where it is known.
+
+    Both on one clock, by Euler: what is kept is noised to the level of each step, as core's masks and 'Depth as
+    Condition' do.
+    """
+    rgb = small.vae.encode(ready.image.movedim(-1, 1))
+    codes = encode(ready.depth)
+    keep = {"rgb": ~ready.paint[:, None].expand_as(rgb), "depth": patchify(ready.known)}
+    given = {"rgb": rgb, "depth": codes}
+    generator = torch.Generator().manual_seed(seed)
+    noise = {name: torch.randn(x.shape, generator=generator) for name, x in given.items()}
+    texts = small.words.encode([caption, ""])
+    x = dict(noise)
+    t = base_levels(STEPS)
+    for now, after in zip(t[:-1], t[1:], strict=True):
+        x = {n: torch.where(keep[n], add_noise(given[n], noise[n], now), x[n]) for n in x}
+        level = now.expand(2)
+        velocity, clean = small.module(
+            x["rgb"].expand(2, -1, -1, -1), x["depth"].expand(2, -1, -1, -1), texts, level, level
+        )
+        guided = velocity[1:] + GUIDANCE * (velocity[:1] - velocity[1:])
+        x["rgb"] = x["rgb"] + (after - now) * guided
+        x["depth"] = x["depth"] + (after - now) * depth_velocity(x["depth"], clean[:1], level[:1])
+    x = {n: torch.where(keep[n], given[n], x[n]) for n in x}
+    image = small.vae.decode(x["rgb"]).clamp(0, 1).movedim(1, -1)
+    return image, depth_of(x["depth"].clamp(0.01, 1.9))
