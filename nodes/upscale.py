@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from comfy_api.latest import io
+from torch import Tensor
 
 from ..model.depth.enlarging import resize_codes
 from .latents import modality_latent
@@ -26,7 +27,7 @@ class UpscaleLatent(io.ComfyNode):
                     "upscale_method",
                     options=UPSCALE_METHODS,
                     default="bislerp",
-                    tooltip="For RGB, as in core. Depth is bilinear between known pixels, nearest when it shrinks.",
+                    tooltip="For RGB, as in core. Depth is bilinear within a surface, never across an edge.",
                 ),
                 io.Float.Input(
                     "scale_by",
@@ -36,16 +37,24 @@ class UpscaleLatent(io.ComfyNode):
                     step=0.01,
                     tooltip="Times the size; the result is rounded to whole cells of 16 pixels.",
                 ),
+                io.Image.Input(
+                    "image",
+                    optional=True,
+                    tooltip="The picture that the latent shows, of any size: its colours tell which side of an edge of "
+                    "depth a new pixel is on.",
+                ),
             ],
             outputs=[io.Latent.Output(id="upscaled", display_name="latent")],
         )
 
     @classmethod
-    def execute(cls, latent: dict[str, Any], upscale_method: str, scale_by: float) -> io.NodeOutput:
+    def execute(
+        cls, latent: dict[str, Any], upscale_method: str, scale_by: float, image: Tensor | None = None
+    ) -> io.NodeOutput:
         samples = latent["samples"]
         depth = modality_latent(latent, "depth")
         h, w = (max(1, round(size * scale_by)) for size in depth.shape[-2:])
-        resized = resize_codes(depth, h, w)
+        resized = resize_codes(depth, h, w, image)
         if samples.shape[1] == JOINT_CHANNELS:
             rgb = resize_latent(samples[:, PARTS["rgb"]], w, h, upscale_method)
             resized = torch.cat([rgb, resized.to(rgb)], dim=1)

@@ -10,7 +10,7 @@ from .codec import MAX_CODE, contract, expand, patchify, unpatchify
 from .matching import match, match_locally, positive
 
 FINEST = 2  # pixels
-TRUST = 0.5  # a lone point moves its surroundings by two thirds of what it says
+TRUST = 0.5  # see `matching.spread`; measured by `run.py bench controls sparse`
 _LEAST, _MOST = 0.01, MAX_CODE - 0.02  # codes of a hundredth and of 50 times the mean depth
 
 

@@ -55,7 +55,7 @@ def match_locally(depth: Tensor, reference: Tensor, widths: Sequence[int], trust
 
     Args:
         widths: standard deviations of the field in pixels, from coarse to fine; each mends what the one before left.
-        trust: how many samples' weight at a pixel the neutral factor 1 has; 0 takes the samples' mean as it is.
+        trust: see `spread`.
     """
     ratio = (reference / depth).log()
     known = ratio.isfinite()
@@ -66,14 +66,15 @@ def spread(values: Tensor, weights: Tensor, widths: Sequence[int], trust: float 
     """A smooth field (B,H,W) through samples: values and weights (B,H,W), weight 0 where there is none.
 
     For each width the Gaussian mean of what is left, shrunk towards 0 where few samples carry it (normalised
-    convolution, Knutsson and Westin 1993, from coarse to fine).
+    convolution, Knutsson and Westin 1993, from coarse to fine). trust: how many samples' weight the 0 has at the finest
+    width, twice as many at each coarser one: few samples do not bend what is far from them. 0: the mean as it is.
     """
     field = torch.zeros_like(values)
-    for width in widths:
+    for coarser, width in zip(reversed(range(len(widths))), widths, strict=True):
         stride = max(1, round(width / _CELLS))
         left, mass = (_blurred(x, stride) for x in ((values - field) * weights, weights))
         peak = _kernel(mass).max() ** 2
-        mean = left / (mass + trust * peak).clamp_min(1e-12)
+        mean = left / (mass + trust * 2**coarser * peak).clamp_min(1e-12)
         field = field + F.interpolate(mean[:, None], values.shape[-2:], mode="bilinear")[:, 0]
     return field
 

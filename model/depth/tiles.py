@@ -48,7 +48,8 @@ def whole(estimate: Estimator, picture: Tensor, tile: int) -> Tensor:
     """Depth (1,H,W) of a picture (1,H,W,3), estimated at a size that fits into one tile; NaN where unknown."""
     height, width = picture.shape[1:3]
     small = resize_images(picture, *fitted_size(width, height, tile))
-    depth, valid = resize_depth(*decode(estimate(small, estimate.noise(1, *small.shape[1:3]))), width, height)
+    depth, valid = decode(estimate(small, estimate.noise(1, *small.shape[1:3])))
+    depth, valid = resize_depth(depth, valid, width, height, picture)
     return torch.where(valid, depth, torch.nan)
 
 

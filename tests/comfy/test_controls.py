@@ -122,7 +122,7 @@ def test_joint_latents_are_upscaled_as_pixels(small):
     assert torch.equal(got[:, :128], small.run(graph, "Latent", latent=cores))
     pixels = got[:, 128:].reshape(1, 16, 16, 6, 6).permute(0, 3, 1, 4, 2).reshape(1, 96, 96)
     want = torch.nn.functional.interpolate(depth[:, None], (96, 96), mode="bilinear")[:, 0]
-    assert relative_error(pixels, want) < 1e-5
+    assert relative_error(pixels, want) < 2e-3  # as depth, not as codes
 
 
 def geometry_of(small: Small, graph: Graph, depth: torch.Tensor, mask: torch.Tensor | None = None) -> Node:
