@@ -95,7 +95,7 @@ def _check(seeds: torch.Tensor, size: tuple[int, int], difficulty: str, style: s
 def _chunk(size: tuple[int, int], device: torch.device) -> int:
     """Scenes at once: on a CPU what its caches hold, on a GPU what fills it."""
     pixels = size[0] * size[1]
-    return max(1, (2**16 if device.type == "cpu" else 2**22) // pixels)
+    return max(1, (2**18 if device.type == "cpu" else 2**22) // pixels)
 
 
 def _edges(hits: Hits, seen: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
