@@ -5,7 +5,7 @@ cameras. The other modules follow the steps: ``draws`` (random numbers), ``kinds
 is where), ``camera``, ``trace`` and ``shapes`` (rays), ``shading``, ``captions``.
 """
 
-from .captions import STYLES, VOCABULARY, mirrored, tokens
+from .captions import STYLES, VOCABULARY, tokens
 from .draws import heldout_seed, train_seed
 from .palette import KINDS
 from .path import Views, views
@@ -20,7 +20,6 @@ __all__ = [
     "SceneBatch",
     "generate",
     "heldout_seed",
-    "mirrored",
     "tokens",
     "train_seed",
     "views",

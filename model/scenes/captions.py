@@ -39,12 +39,6 @@ def tokens(caption: str) -> list[str]:
     return re.findall(r"[a-z]+|[.,]", caption.lower())
 
 
-def mirrored(caption: str) -> str:
-    """The caption of the picture flipped left to right."""
-    swap = {"left": "right", "right": "left"}
-    return re.sub(r"\b(left|right)\b", lambda word: swap[word[0]], caption)
-
-
 def measure(labels: torch.Tensor, depth: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Pixels (B,L), mean column in 0..1 (B,L) and mean depth in metres (B,L) of each label.
 

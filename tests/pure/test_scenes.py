@@ -179,12 +179,6 @@ def test_styles(style, start):
     assert all(caption.endswith(".") for caption in captions) == (style == "full")
 
 
-def test_mirrored_caption():
-    caption = "a red ball on the left. a tree on the right nearby. a bright cone in the center."
-    expected = "a red ball on the right. a tree on the left nearby. a bright cone in the center."
-    assert scenes.mirrored(caption) == expected
-
-
 def test_named_colour_is_the_colour_of_the_pixels():
     """Plain objects in daylight: the hue's strongest and weakest channel are those of the colour word."""
     channel = {"red": (0, None), "green": (1, None), "blue": (2, None), "yellow": (None, 2), "orange": (0, 2)}
