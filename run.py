@@ -28,6 +28,7 @@ def main() -> int:
     ):
         named = tasks.add_parser(room, help=f"{what}; further arguments go to it", add_help=False)
         named.add_argument("name", nargs="?")
+    tasks.add_parser("quantise", help="IN OUT --format ...: a checkpoint in fewer bits", add_help=False)
     options, rest = parser.parse_known_args()
     if rest and options.task == "demo":
         parser.error(f"unknown arguments: {' '.join(rest)}")

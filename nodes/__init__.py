@@ -8,12 +8,14 @@ from . import (
     ensemble,
     images,
     latents,
+    lora,
     mesh,
     metric,
     models,
     pictures,
     pointcloud,
     previews,
+    quantise,
     scene,
     small_model,
     sparse,
@@ -25,6 +27,8 @@ from . import (
 
 NODES = [
     *models.NODES,
+    *quantise.NODES,
+    *lora.NODES,
     *latents.NODES,
     *conditions.NODES,
     *depth.NODES,

@@ -12,11 +12,11 @@ from .sockets import CATEGORY
 FOLDER = "diffusion_models"
 WEIGHT_TYPES = {
     "default": {},
-    "bf16": {"dtype": torch.bfloat16},
-    "fp32": {"dtype": torch.float32},
-    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
-    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
-    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+    "bf16": {"model_options": {"dtype": torch.bfloat16}},
+    "fp32": {"model_options": {"dtype": torch.float32}},
+    "fp8_e4m3fn": {"scaled_fp8": "full"},
+    "fp8_e4m3fn_fast": {"scaled_fp8": "fast"},
+    "fp8_e5m2": {"model_options": {"dtype": torch.float8_e5m2}},
 }
 
 
@@ -38,8 +38,9 @@ class LoadModel(io.ComfyNode):
                     "weight_dtype",
                     options=list(WEIGHT_TYPES),
                     default="default",
-                    tooltip="Type of the weights in memory. default: as in the file, where the device can. fp8 halves "
-                    "the memory of bf16 at some loss; the depth head always stays fp32. fp16 overflows: not offered.",
+                    tooltip="Type of the weights in memory. default: as in the file, where the device can. fp8_e4m3fn "
+                    "halves the blocks' memory, a scale for each layer; fast also multiplies in fp8. fp8_e5m2 is a "
+                    "plain cast. The depth head always stays fp32. fp16 overflows: not offered.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model")],
@@ -48,7 +49,7 @@ class LoadModel(io.ComfyNode):
     @classmethod
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise(FOLDER, model_name)
-        return io.NodeOutput(load_model(path, dict(WEIGHT_TYPES[weight_dtype])))
+        return io.NodeOutput(load_model(path, **WEIGHT_TYPES[weight_dtype]))
 
 
 class Schedule(io.ComfyNode):

@@ -121,9 +121,8 @@ def check_entries(
         for key, entry in entries.items()
         if not quantised.layer_of(key) and key != FILE_MARKER
     }
-    config = check_shapes(
-        shapes, source, text_to_image=text_to_image, stored={key: row.stored for key, row in rows.items()}
-    )
+    filled = {key: row.filled for key, row in rows.items()}
+    config = check_shapes(shapes, source, text_to_image=text_to_image, filled=filled)
     odd = {key: entries[key].dtype for key in shapes if key not in rows and entries[key].dtype not in PLAIN_TYPES}
     if odd:
         why = (
@@ -137,15 +136,15 @@ def check_entries(
 
 
 def check_shapes(
-    shapes: Shapes, source: str, *, text_to_image: bool = False, stored: Mapping[str, Any] | None = None
+    shapes: Shapes, source: str, *, text_to_image: bool = False, filled: Mapping[str, Any] | None = None
 ) -> TransformerConfig:
-    """`check_entries` by the shapes alone. `stored`: weights whose shape is that of a function of the network's.
+    """`check_entries` by the shapes alone. `filled`: for weights that are larger than the network's, how much.
 
     Raises:
         CheckpointError: see there.
     """
     config = _read_config(source, shapes, text_to_image)
-    expected = {key: (stored or {}).get(key, tuple)(shape) for key, shape in expected_shapes(config).items()}
+    expected = {key: (filled or {}).get(key, tuple)(shape) for key, shape in expected_shapes(config).items()}
     unused = () if config.decoder_blocks else (UNUSED_WITHOUT_DECODER,)
     problems = {
         "missing": [key for key in expected if key not in shapes],

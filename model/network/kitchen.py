@@ -10,7 +10,6 @@ from comfy_kitchen import tensor as layouts
 from torch import Tensor
 
 CLASSES = {
-    "float8_e4m3fn": layouts.TensorCoreFP8Layout,
     "int8_tensorwise": layouts.TensorWiseINT8Layout,
     "nvfp4": layouts.TensorCoreNVFP4Layout,
     "mxfp8": layouts.TensorCoreMXFP8Layout,
@@ -26,18 +25,16 @@ FIELDS = {
 AS_BYTES = {"mxfp8": torch.float8_e8m0fnu, "nvfp4": torch.float8_e4m3fn, "asym_w4a8_int8": torch.float8_e4m3fn}
 
 
-def quantised(weight: Tensor, note: dict[str, Any]) -> dict[str, Tensor]:
+def stored(weight: Tensor, note: dict[str, Any]) -> dict[str, Tensor]:
     """A weight (N,K) in the format that the note names: "weight" and its scales, by their names in files."""
     name = note["format"]
     settings = {key: value for key, value in note.items() if key in ("convrot", "convrot_groupsize", "group_size")}
     if name == "int8_tensorwise":
         settings["per_channel"] = True
-    if name == "float8_e4m3fn":
-        settings["scale"] = weight.abs().amax().float() / torch.finfo(torch.float8_e4m3fn).max
     data, parameters = CLASSES[name].quantize(weight, **settings)
     parts = {f"weight{end}": part for end, part in CLASSES[name].state_dict_tensors(data, parameters).items()}
-    bytes_of = torch.float8_e8m0fnu  # safetensors files of other tools hold these as bytes: so do ours
-    return {key: part.view(torch.uint8) if part.dtype == bytes_of else part for key, part in parts.items()}
+    # Exponents go as plain bytes, which every reader of safetensors knows.
+    return {key: part.view(torch.uint8) if part.dtype == torch.float8_e8m0fnu else part for key, part in parts.items()}
 
 
 def multiplied_out(weight: Tensor, scales: dict[str, Tensor], note: dict[str, Any], shape: tuple[int, int]) -> Tensor:

@@ -39,10 +39,9 @@ class Format:
     block: int = 1  # rows and columns are filled up to multiples of this
     options: tuple[str, ...] = ()  # scales that may be there
 
-    def stored(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The stored shape of an (N,K) weight."""
-        n, k = (-(-size // self.block) * self.block for size in shape)
-        return n, k // self.packed
+    def filled(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape that an (N,K) weight is filled up to."""
+        return tuple(-(-size // self.block) * self.block for size in shape)
 
 
 def _blocks(size: int) -> Callable[[int, int], tuple[int, ...]]:

@@ -23,7 +23,9 @@ ROOMS = (
     "model",  # what serves several rooms
     "model/network",
     "model/demo",
+    "model/new_file",
 )
+MEASURES_THE_HOST = ("tasks/bench/cost", "tasks/bench/gpu")  # ComfyUI's own FLUX.2 beside ours
 PUBLIC = ("comfy_api", "folder_paths", "node_helpers", "server")
 HOST = (*PUBLIC, "comfy", "comfy_extras", "comfy_execution", "execution", "latent_preview", "nodes")
 
@@ -102,9 +104,9 @@ def test_no_imports_in_circles():
 
 
 def test_only_the_native_room_touches_the_internals_of_comfyui():
-    """The host's public modules are for all nodes; `model` and `tasks` know nothing of it."""
+    """The host's public modules are for all nodes; `model` and `tasks` know nothing of it, but for what measures it."""
     for name in MODULES:
-        if name.startswith("nodes/native/"):
+        if name.startswith("nodes/native/") or name in MEASURES_THE_HOST:
             continue
         allowed = PUBLIC if name.startswith(("nodes/", "__init__")) else ()
         hosts = {found for found in foreign_imports(name) if found.split(".")[0] in HOST}
