@@ -109,7 +109,7 @@ def test_a_picture_off_the_grid_is_refused(small, name):
 
 
 def test_joint_latents_are_upscaled_as_pixels(small):
-    depth = torch.linspace(0.2, 1.8, 64)[None, :, None].expand(1, 64, 64).contiguous()
+    depth = torch.linspace(0.6, 1.0, 64)[None, :, None].expand(1, 64, 64).contiguous()
     codes = depth.reshape(1, 4, 16, 4, 16).permute(0, 2, 4, 1, 3).reshape(1, 256, 4, 4)
     joint = torch.cat([torch.randn(1, 128, 4, 4, generator=torch.manual_seed(0)), codes], dim=1)
     graph = Graph()
@@ -122,7 +122,7 @@ def test_joint_latents_are_upscaled_as_pixels(small):
     assert torch.equal(got[:, :128], small.run(graph, "Latent", latent=cores))
     pixels = got[:, 128:].reshape(1, 16, 16, 6, 6).permute(0, 3, 1, 4, 2).reshape(1, 96, 96)
     want = torch.nn.functional.interpolate(depth[:, None], (96, 96), mode="bilinear")[:, 0]
-    assert relative_error(pixels, want) < 2e-3  # as depth, not as codes
+    assert relative_error(pixels, want) < 1e-5
 
 
 def geometry_of(small: Small, graph: Graph, depth: torch.Tensor, mask: torch.Tensor | None = None) -> Node:
