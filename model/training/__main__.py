@@ -69,10 +69,27 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "the trainer's throughput and memory beside a plain loop")
     bench.add_argument("--steps", type=int, default=4, help="of each turn")
     bench.add_argument("--turns", type=int, default=15)
+    merge = command("merge", _merge, "add a LoRA to a checkpoint", config=False)
+    merge.add_argument("checkpoint", help="a .safetensors file in the released layout")
+    merge.add_argument("lora", help="what a run with lora.rank wrote")
+    merge.add_argument("out", help="the file to write")
+    merge.add_argument("--float32", action="store_true", help="store float32 instead of bfloat16")
     schema = command("schema", _schema, "the JSON schema of a configuration, for editors", config=False)
     schema.add_argument("kind", nargs="?", choices=KINDS, default="train", help="of `train` unless named")
     commands.add_parser("plan", help="memory and time from the shapes alone; see plan --help")
     return parser
+
+
+def _merge(options: argparse.Namespace) -> int:
+    import torch
+
+    from .lora import merge
+
+    if Path(options.out).exists():
+        raise FileExistsError(f"{options.out} is there already; choose another name")
+    dtype = torch.float32 if options.float32 else torch.bfloat16
+    print(f"{merge(options.checkpoint, options.lora, options.out, dtype)} layers changed in {options.out}")
+    return 0
 
 
 def _schema(options: argparse.Namespace) -> int:

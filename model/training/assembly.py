@@ -24,6 +24,7 @@ from .from_text_to_image import (
     trainable_parameters,
 )
 from .latent_store import LatentStore, StoredBatch
+from .lora import OwnTeacher, add_adapters, frozen_dtype, save_lora, save_merged
 from .losses import LatentBatch
 from .optimisation import AveragedWeights, build_optimiser
 from .parallel import ParallelModel, cast_inputs_to_weights, shard
@@ -31,6 +32,7 @@ from .scene_source import SceneSource
 from .sizes import sizes_of
 
 LOG = logging.getLogger(__name__)
+FINAL, LORA = "model.safetensors", "lora.safetensors"
 
 
 @dataclass
@@ -81,14 +83,22 @@ def assemble(config: Config, accelerator: Any) -> Parts:
         source = open_source(config.data, device)
     encoding = open_encoding(config, source, device)
     main = accelerator.is_main_process or config.training.sharding == "none"
-    module = build_model(config, encoding.null_text.shape[-1], empty=not main)
-    trained = trainable_parameters(module, config.model.freeze_image and config.stage == "post_train")
+    adapted, width = config.lora.rank > 0, encoding.null_text.shape[-1]
+    dtype = frozen_dtype(config.lora) if adapted else torch.float32
+    module = build_model(config, width, empty=not main, dtype=dtype)
     if encoding.codecs.channels < RGB_CHANNELS:
         ignore_channels(module, encoding.codecs.channels)
+    if adapted:
+        options = {"fresh": not config.model.start, "device": device, "seed": config.seed}
+        trained = add_adapters(module, config.lora, **options)
+    else:
+        trained = trainable_parameters(module, config.model.freeze_image and config.stage == "post_train")
     model = ParallelModel(module, config.training, accelerator)
     # Sharding replaced the parameters, by the same names.
     parameters = {name: p for name, p in model.module.named_parameters() if name in trained}
-    teacher = _teacher(config, accelerator, main) if config.recipe.distill_weight > 0 else None
+    teacher = None
+    if config.recipe.distill_weight > 0:
+        teacher = OwnTeacher(model.module) if adapted else _teacher(config, accelerator, main)
     weights = list(parameters.values())
     optimiser = build_optimiser(weights, config.optimiser)
     averages = AveragedWeights(parameters, config.optimiser.ema_decay)
@@ -116,7 +126,9 @@ def open_source(data: DataSection, device: torch.device | str, *, path: str = ""
     )
 
 
-def build_model(config: Config, text_width: int, *, empty: bool = False) -> ModalityForcingTransformer:
+def build_model(
+    config: Config, text_width: int, *, empty: bool = False, dtype: torch.dtype = torch.float32
+) -> ModalityForcingTransformer:
     """The transformer at the start of its stage: from the source, or fresh.
 
     `empty`: on the meta device, for processes that get their weights from the main one.
@@ -142,10 +154,10 @@ def build_model(config: Config, text_width: int, *, empty: bool = False) -> Moda
         with torch.device("meta"):
             return ModalityForcingTransformer(sizes)
     if model.start:
-        return load_transformer(model.start, text_to_image=not joint).train()
-    base = load_text_to_image(model.source) if model.source else fresh_text_to_image(fresh, config.seed)
+        return load_transformer(model.start, dtype, text_to_image=not joint).train()
+    base = load_text_to_image(model.source, dtype) if model.source else fresh_text_to_image(fresh, config.seed)
     if joint:
-        base = initialise(base, decoder_blocks=model.decoder_blocks, seed=config.seed, reuse_weights=True)
+        base = initialise(base, decoder_blocks=model.decoder_blocks, seed=config.seed, dtype=dtype, reuse_weights=True)
     return base.train()
 
 
@@ -177,6 +189,20 @@ def save_released(model: ParallelModel, config: Config, path: Path, accelerator:
     plain.load_state_dict(kept, assign=True)
     save_transformer(plain, path, {"stage": config.stage, "seed": str(config.seed)})
     LOG.info("wrote %s", path)
+
+
+def save_adapted(model: ParallelModel, config: Config, folder: Path, accelerator: Any) -> None:
+    """Write what a run with adapters made: the LoRA, or, where parts were trained whole, a checkpoint."""
+    if not accelerator.is_main_process:
+        return
+    if config.model.start:
+        save_lora(model.module, config.lora, folder / LORA)
+        LOG.info("wrote %s; `merge` adds it to a checkpoint", folder / LORA)
+        return
+    dtype = getattr(torch, config.training.precision)
+    base = build_model(config, model.module.config.text_width, dtype=dtype)
+    save_merged(model.module, base, config.lora, folder / FINAL)
+    LOG.info("wrote %s", folder / FINAL)
 
 
 def _teacher(config: Config, accelerator: Any, main: bool) -> nn.Module:

@@ -103,7 +103,7 @@ def load(
         ConfigError: the checkpoint comes from a run with other settings; lists them.
     """
     from torch.distributed import checkpoint as dcp
-    from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
+    from torch.distributed.checkpoint.state_dict import set_state_dict
 
     from .checkpoint_files import Planner, Reader
 
@@ -129,7 +129,7 @@ def load(
             optimiser,
             model_state_dict=state["model"],
             optim_state_dict=state["optimiser"],
-            options=StateDictOptions(),
+            options=_options(module),
         )
     return notes["step"]
 
@@ -213,5 +213,13 @@ def _together(accelerator: Any, work: Callable[[], Any]) -> list[Any]:
 def _state(module: nn.Module, optimiser: torch.optim.Optimizer, averages: AveragedWeights) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import get_state_dict
 
-    model, optimiser_state = get_state_dict(module, optimiser)
+    model, optimiser_state = get_state_dict(module, optimiser, options=_options(module))
     return {"model": model, "optimiser": optimiser_state, "averages": averages.averages}
+
+
+def _options(module: nn.Module) -> Any:
+    """Beside adapters the frozen weights are not saved: they are those of the file that training began from."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions
+
+    adapted = hasattr(module, "peft_config")
+    return StateDictOptions(ignore_frozen_params=adapted, strict=not adapted)

@@ -271,7 +271,7 @@ class Config:
     def problems(self) -> list[str]:
         """What is wrong between settings that are right one by one."""
         sections = (self.model, self.data, self.recipe, self.training)
-        return [line for each in sections for line in each.problems()] + self._stage() + self._held_out()
+        return [line for each in sections for line in each.problems()] + self._stage() + self._lora() + self._held_out()
 
     def paths(self) -> list[str]:
         """What there must be on the disk, and is not."""
@@ -291,6 +291,23 @@ class Config:
             lines.append(
                 "model.freeze_image is true without model.source or model.start: it would freeze random weights"
             )
+        return lines
+
+    def _lora(self) -> list[str]:
+        lora, training, lines = self.lora, self.training, []
+        if not lora.rank:
+            return ["lora.offload is true without lora.rank"] if lora.offload else []
+        if self.stage != "post_train" or not (self.model.source or self.model.start):
+            lines.append("lora.rank is above 0; expected stage post_train and a model.source or model.start to add to")
+        if training.sharding != "none":
+            lines.append(f"training.sharding is {training.sharding!r} with lora.rank above 0; expected none")
+        if (lora.base == "float32") != (training.precision == "float32"):
+            lines.append(
+                f"lora.base is {lora.base!r} with training.precision {training.precision!r}; expected float32 for both,"
+                " or bfloat16 or int8 weights with bfloat16"
+            )
+        if lora.offload and not training.gradient_checkpointing:
+            lines.append("lora.offload is true without training.gradient_checkpointing, which would keep all weights")
         return lines
 
     def _held_out(self) -> list[str]:

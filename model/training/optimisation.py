@@ -26,9 +26,24 @@ def build_optimiser(parameters: list[nn.Parameter], section: OptimiserSection) -
     others = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]
     options = {"lr": section.learning_rate, "betas": (section.beta1, section.beta2)}
+    if section.kind == "adamw8bit":
+        try:
+            from torchao.optim import AdamW8bit
+        except ImportError as error:
+            raise ImportError("optimiser.kind adamw8bit needs torchao: pip install torchao") from error
+        return AdamW8bit([g for g in groups if g["params"]], **options)
     if parameters[0].device.type == "cuda":
         options["fused"] = True  # one kernel; on CPUs its rounding would differ from earlier runs'
     return torch.optim.AdamW([g for g in groups if g["params"]], **options)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """The learning rate of the next step; some optimisers hold it as a tensor."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 class AveragedWeights:

@@ -50,7 +50,8 @@ class ParallelModel:
         if self.sharded:
             self.module = self.training = shard(module, dtype, accelerator, compile=training.compile)
             return
-        self.module = module.to(accelerator.device)
+        # Beside adapters, weights may be meant to stay in host memory.
+        self.module = module if hasattr(module, "peft_config") else module.to(accelerator.device)
         head = getattr(module, "depth_final_layer", None)
         if dtype != torch.float32 and head is not None:
             head.forward = torch.autocast(accelerator.device.type, enabled=False)(head.forward)

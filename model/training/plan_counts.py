@@ -250,7 +250,7 @@ def _teacher_operations(setup: Setup) -> float:
 
 
 def _teacher_parameters(setup: Setup) -> int:
-    if not (setup.teacher and setup.transformer.has_depth):
+    if not (setup.teacher and setup.transformer.has_depth) or setup.lora_rank:  # the model without its adapters
         return 0
     alone = Setup(text_to_image(setup.transformer), freeze_image=False)
     return count_parameters(alone).total

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from ..diffusion.levels import per_sample
 from ..network.config import RGB_CHANNELS
 from . import checkpoints
-from .assembly import Parts, assemble, save_released
+from .assembly import FINAL, Parts, assemble, save_adapted, save_released
 from .config import Config, ConfigError
 from .data import Problems, StepBatches
 from .level_sampling import Levels, TaskMixture, draw_levels
@@ -35,12 +35,11 @@ from .losses import (
     known_slopes,
     text_to_image_loss,
 )
-from .optimisation import learning_rate
+from .optimisation import learning_rate, set_rate
 from .order import StepOrder, level_generator, sample_noise
 from .samples import HeldOut
 
 LOG = logging.getLogger(__name__)
-FINAL = "model.safetensors"
 
 
 class Trainer:
@@ -94,7 +93,13 @@ class Trainer:
             log.close()
         if not self.stopped:
             with self.parts.model.averaged(self.parts.averages):
-                save_released(self.parts.model, self.config, self.folder / FINAL, self.accelerator)
+                self._write_result()
+
+    def _write_result(self) -> None:
+        if self.config.lora.rank:
+            save_adapted(self.parts.model, self.config, self.folder, self.accelerator)
+        else:
+            save_released(self.parts.model, self.config, self.folder / FINAL, self.accelerator)
 
     def _report_problems(self, log: RunLog) -> None:
         """The samples that any process skipped, in one list."""
@@ -160,8 +165,7 @@ class Trainer:
         parts, section = self.parts, self.config.optimiser
         parts.model.drop_unread(parts.encoding.codecs.channels)
         self._sums[-1] += parts.model.clip(parts.trained, section.clip)
-        for group in parts.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.config.training.steps, section)
+        set_rate(parts.optimiser, learning_rate(step, self.config.training.steps, section))
         parts.optimiser.step()
         parts.optimiser.zero_grad()
         parts.averages.update(step)
