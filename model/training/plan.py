@@ -140,8 +140,9 @@ def _by_layer(setup: Setup) -> list[str]:
         found = list(members)
         total, trained, frozen = (sum(getattr(p, name) for p in found) for name in ("total", "trained", "frozen"))
         held = frozen if not (setup.offload and kind in BLOCKS) else 0
+        each = setup.frozen_bytes if kind in BLOCKS else max(2, setup.frozen_bytes)
         lines.append(
-            f"| {len(found)} {kind} | {total / 1e6:.4g} | {setup.frozen_bytes * held / GIB:.3g} "
+            f"| {len(found)} {kind} | {total / 1e6:.4g} | {each * held / GIB:.3g} "
             f"| {trained_bytes * trained / GIB:.3g} |"
         )
     if setup.offload:

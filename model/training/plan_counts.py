@@ -201,11 +201,10 @@ def activation_bytes(setup: Setup) -> float:
 def plan_memory(setup: Setup, gpus: int) -> Memory:
     """Bytes on each of `gpus` GPUs."""
     p, b, n = count_parameters(setup), setup.compute_bytes, gpus if setup.sharded else 1
-    on_card = p.frozen
-    if setup.offload:
-        in_blocks = [part.frozen for part in parts(setup)[:-1]]
-        on_card += 2 * max(in_blocks, default=0) - sum(in_blocks)
-    frozen = setup.frozen_bytes * on_card
+    *inside, outside = parts(setup)
+    in_blocks = [part.frozen for part in inside]
+    on_card = 2 * max(in_blocks, default=0) if setup.offload else sum(in_blocks)
+    frozen = setup.frozen_bytes * on_card + max(2, setup.frozen_bytes) * outside.frozen  # 8 bits are for blocks
     teacher = b * _teacher_parameters(setup)
     gradients = 4 * p.trained / n
     states = (frozen + (4 + setup.moment_bytes + 4) * p.trained + teacher) / n + gradients
