@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from ..network.checkpoint import CheckpointError
 from . import config as configuration
@@ -19,6 +19,7 @@ from .config import Config, ConfigError
 from .config_preparing import CodecConfig, EncodeConfig
 from .data import DataError, Problems
 
+BENCHMARK_SETS = "nyu, kitti, eth3d, scannet or diode with its folder; or 'folder', for depth -> image"
 KINDS = {"train": Config, "encode": EncodeConfig, "codec": CodecConfig}
 
 
@@ -69,6 +70,21 @@ def _parser() -> argparse.ArgumentParser:
     bench = command("bench", _bench, "the trainer's throughput and memory beside a plain loop")
     bench.add_argument("--steps", type=int, default=4, help="of each turn")
     bench.add_argument("--turns", type=int, default=15)
+    measure = command("benchmark", _benchmark, "a model on depth data sets, by the paper's protocol", config=False)
+    measure.add_argument("--model", required=True, help="a .safetensors file in the released layout")
+    measure.add_argument(
+        "--flux2", help="a diffusers folder of FLUX.2-klein; without it, a small model's parts beside it"
+    )
+    measure.add_argument("--data", nargs=2, required=True, metavar=("SET", "PATH"), help=BENCHMARK_SETS)
+    measure.add_argument("--pairs", help="a list of files, lines 'picture depth', instead of the set's own")
+    measure.add_argument("--count", type=int, default=0, help="the first so many pictures; 0: all")
+    measure.add_argument("--runs", type=int, default=10, help="samples of a picture, merged (published: 10)")
+    measure.add_argument("--steps", type=int, default=50)
+    measure.add_argument("--max-side", type=int, default=512, help="pixels that pictures are brought to")
+    measure.add_argument("--tile", type=int, default=0, help="pixels; above 0: at full size, in tiles")
+    measure.add_argument("--crop", action="store_true", help="compare the usual part of NYU's and KITTI's pictures")
+    measure.add_argument("--fid-weights", help="with SET 'folder': pictures from depth; Inception's weights")
+    measure.add_argument("--device", default="cpu")
     merge = command("merge", _merge, "add a LoRA to a checkpoint", config=False)
     merge.add_argument("checkpoint", help="a .safetensors file in the released layout")
     merge.add_argument("lora", help="what a run with lora.rank wrote")
@@ -78,6 +94,54 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("kind", nargs="?", choices=KINDS, default="train", help="of `train` unless named")
     commands.add_parser("plan", help="memory and time from the shapes alone; see plan --help")
     return parser
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from ..pipeline import Pipeline
+    from . import benchmark
+    from .benchmark_data import SETS, samples
+
+    kind, path = options.data
+    if kind not in (*SETS, "folder"):
+        raise ConfigError(f"got --data {kind}; expected one of {', '.join(SETS)}, or folder")
+    if options.flux2:
+        pipeline = Pipeline.flux2(options.model, options.flux2, options.device)
+    else:
+        pipeline = Pipeline.small(options.model, options.device)
+    if kind == "folder":
+        print(_from_depth(options, pipeline, path))
+        return 0
+    settings = benchmark.Settings(
+        options.runs, options.steps, options.max_side, tile_px=options.tile, usual_crop=options.crop
+    )
+    result = benchmark.image_to_depth(pipeline, kind, samples(kind, path, options.pairs, options.count), settings)
+    print(benchmark.table(kind, result, settings, Path(options.model).name))
+    return 0
+
+
+def _from_depth(options: argparse.Namespace, pipeline: Any, path: str) -> str:
+    """Depth -> image on a folder in the trainer's format."""
+    import torch
+
+    from . import benchmark
+    from .data import UnusableSample
+    from .files import FileSource
+
+    if not options.fid_weights:
+        raise ConfigError("--data folder measures depth -> image; expected --fid-weights, a file with Inception's")
+    side = options.max_side
+    source = FileSource(path, "folder", [(side, side)])
+    items = range(min(source.counts[0], options.count or source.counts[0]))
+
+    def batches():
+        for item in items:
+            [sample] = source.load(0, [item])
+            if not isinstance(sample, UnusableSample):
+                yield sample.rgb.permute(1, 2, 0)[None] / 255, sample.depth[None], [sample.caption]
+
+    with torch.inference_mode():
+        found = benchmark.depth_to_image(pipeline, batches(), options.fid_weights, steps=options.steps)
+    return benchmark.image_table(*found, Path(options.model).name)
 
 
 def _merge(options: argparse.Namespace) -> int:

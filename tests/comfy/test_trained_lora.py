@@ -12,8 +12,10 @@ from modality_forcing.model.demo.text import TextEncoder
 from modality_forcing.model.diffusion.sampling import sample
 from modality_forcing.model.network.checkpoint import load_transformer
 from modality_forcing.model.training.__main__ import main
+from modality_forcing.tasks.host.launch import keep_torchvision_importable
 from safetensors.torch import load_file, save_file
 
+keep_torchvision_importable()  # peft imports transformers, which does
 CONFIG = """
 output = "TMP/run"
 model = { start = "MODEL" }
