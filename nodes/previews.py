@@ -10,7 +10,6 @@ import folder_paths
 import numpy as np
 import torch
 from comfy_api.latest import io
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ..model.geometry.browser_packets import camera_of, cloud_packet, geometry_packet, mesh_cloud, mesh_packet, scene_of
@@ -20,6 +19,7 @@ from ..model.geometry.orbit import Orbit, orbit_from_load3d
 from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import PointCloud
 from ..model.geometry.render import render_views
+from ..model.image_files import open_image
 from .mesh import meshes_from_core
 from .notes import show_on_node
 from .preview_results import RESULTS, UI_KEY
@@ -221,11 +221,8 @@ def read_screenshot(name: str) -> tuple[Tensor, Tensor]:
             f"the screenshot {name!r} is not in ComfyUI's input folder {folder} (a workflow from another machine?). "
             "Take it again in the viewer, or discard it there."
         )
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            pixels = np.asarray(picture.convert("RGBA"), np.float32) / 255
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"the screenshot {name!r} is not a picture; take it again in the viewer") from error
+    with open_image(path) as picture:
+        pixels = np.asarray(picture.convert("RGBA"), np.float32) / 255
     pixels = torch.from_numpy(pixels)[None]
     return pixels[..., :3].contiguous(), 1 - pixels[..., 3]
 

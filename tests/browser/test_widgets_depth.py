@@ -176,8 +176,8 @@ def test_a_kept_point_goes_to_the_metric_node(frontend, object_info, scene):
     await_ready(frontend)
     widget = close_up(frontend, PREVIEW)
     frontend.page.mouse.click(*pixel_place(widget, 60, 150))
-    widget.get_by_label("is at", exact=True).fill("2.5")
-    widget.get_by_label("is at", exact=True).press("Enter")
+    widget.get_by_label("This point is at", exact=True).fill("2.5")
+    widget.get_by_label("This point is at", exact=True).press("Enter")
     depth = float(scene.geometry["depth"][0, 150, 60])
     assert float(shown_text(run(frontend))) == pytest.approx(2.5 / depth, rel=1e-4)
 

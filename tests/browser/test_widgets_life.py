@@ -180,6 +180,24 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene):
     assert page.locator(".mf-batch").filter(visible=True).count() >= 1
 
 
+def test_a_result_that_the_frontend_cannot_place_is_looked_up(frontend, object_info, scene):
+    """As after a reload of the page: the server knows which workflow a prompt is of."""
+    open_graph(frontend, object_info, viewers(scene.nodes()))
+    run(frontend)
+    await_ready(frontend, 2)
+    (prompt_id, entry) = list(frontend.server.get_json("/history").items())[-1]
+    (node_id,) = (key for key, node in entry["prompt"][2].items() if node["class_type"] == DEPTH)
+    gone = "[{ role: 'depth', result: 'gone', count: 1 }]"
+    tell = """([node, prompt_id]) => app.api.dispatchEvent(new CustomEvent('executed', { detail: {
+        node, display_node: node, prompt_id, output: { modality_forcing: ITEMS } } }))""".replace("ITEMS", gone)
+    frontend.page.evaluate(tell, [node_id, "of-nobody"])
+    frontend.page.wait_for_timeout(500)
+    assert frontend.page.locator(".mf-state[data-state=ready]").count() == 2
+    frontend.page.evaluate(tell, [node_id, prompt_id])
+    frontend.page.wait_for_function("document.querySelectorAll('.mf-state[data-state=empty]').length === 1")
+    assert "no longer on the server" in frontend.page.locator(".mf-state[data-state=empty]").inner_text()
+
+
 def test_fast_paging_shows_the_image_of_the_number(frontend, object_info, scene):
     open_graph(frontend, object_info, viewers(scene.pair_nodes()))
     run(frontend)

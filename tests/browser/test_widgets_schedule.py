@@ -82,8 +82,8 @@ def test_the_picture_follows_typed_values(frontend, opened_schedule):
 def test_saved_values_are_those_of_the_inputs_alone(frontend, opened_schedule):
     opened_schedule({"log2_alpha": -1.5})
     (node,) = (node for node in frontend.saved()["nodes"] if node["type"] == SCHEDULE)
-    assert node["widgets_values"] == [12, 1.1, -1.5]
-    assert set(frontend.prompt()["2"]["inputs"]) == {"model", "steps", "shift", "log2_alpha"}
+    assert node["widgets_values"] == [12, 1.1, -1.5, False]
+    assert set(frontend.prompt()["2"]["inputs"]) == {"model", "steps", "shift", "log2_alpha", "exact_depth"}
 
 
 def test_a_linked_value_is_followed_and_not_dragged(frontend, opened_schedule):

@@ -46,9 +46,9 @@ export function depthWidget(node) {
         near: typed("Near", 0),
         far: typed("Far", 1),
     };
-    const known = numberField("is at", "How far the kept point is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
+    const known = numberField("This point is at", "How far it is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
     const unpick = button("Forget", "Take the stated distance back", () => write("", "The stated distance is forgotten"));
-    const pickRow = el("div", { class: "mf-row", hidden: true }, el("span", {}, "The kept point"), known.element, unpick);
+    const pickRow = el("div", { class: "mf-row", hidden: true }, known.element, unpick);
     const element = shield(el("div", { class: "mf-widget" },
         el("div", { class: "mf-row" }, controls.colours.element, controls.mapping.element, controls.range.element, controls.nearWhite.element,
             controls.marks.element, controls.split.element, el("span", { class: "mf-spring" }), batch.element,
