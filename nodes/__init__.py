@@ -6,6 +6,7 @@ from . import (
     depth,
     depth_files,
     ensemble,
+    guidance,
     images,
     latents,
     lora,
@@ -39,3 +40,4 @@ NODES = [
 NODES += [*pictures.NODES, *depth_files.NODES, *metric.NODES, *camera.NODES]
 NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES]
 NODES += [*upscale.NODES, *ensemble.NODES, *tiles.NODES, *video.NODES, *sparse.NODES, *scene.NODES]
+NODES += guidance.NODES

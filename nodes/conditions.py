@@ -31,8 +31,9 @@ def _schema(modality: str, node_id: str, name: str, description: str, mask_toolt
                 min=0.0,
                 max=1.0,
                 step=0.01,
-                tooltip="1: given clean. Below 1: given with noise that falls along (log2_alpha -14 near 1, rigid, "
-                "to -5 near 0, loose). 0: not given. With a mask, less strength lets go of the given part earlier.",
+                tooltip="How far it decides: equal turns have about equal effect. 1: given clean. 0.5: half-way. 0: "
+                "not given. In between it is given with noise that falls along; the paper's range (log2_alpha -5 to "
+                "-14) begins at 0.99. With a mask, less strength lets go of the given part earlier.",
             ),
             io.Float.Input(
                 "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Share of the run it starts at."
@@ -41,6 +42,16 @@ def _schema(modality: str, node_id: str, name: str, description: str, mask_toolt
                 "end_percent", default=1.0, min=0.0, max=1.0, step=0.001, tooltip="Share of the run it ends at."
             ),
             io.Mask.Input("mask", optional=True, tooltip=mask_tooltip),
+            io.Float.Input(
+                "noise_level",
+                default=0.0,
+                min=0.0,
+                max=0.5,
+                step=0.01,
+                optional=True,
+                tooltip="The least noise that it is given with, 0 clean to 1. A little (0.02 to 0.1) for what a model "
+                "has made itself, which is never quite like the clean pictures that it was trained on. Not in a mask.",
+            ),
         ],
         outputs=[
             io.Conditioning.Output(id="positive_out", display_name="positive"),
@@ -71,14 +82,14 @@ class ImageCondition(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive, negative, rgb, strength, start_percent, end_percent, mask: Tensor | None = None
+        cls, positive, negative, rgb, strength, start_percent, end_percent, mask=None, noise_level: float = 0.0
     ) -> io.NodeOutput:
         samples = modality_latent(rgb, "rgb")
         if not samples.isfinite().all():
             raise ValueError("the given image latent holds NaN or infinity; check the image and its VAE")
         if mask is not None:
             mask = torch.nn.functional.avg_pool2d(_pixels(mask, samples)[:, None], PATCH) >= 0.5  # (B,1,h,w)
-        given = Given(samples, mask, strength, *_span(start_percent, end_percent))
+        given = Given(samples, mask, strength, *_span(start_percent, end_percent), noise_level)
         return _apply(positive, negative, samples, given, "rgb")
 
 
@@ -96,7 +107,15 @@ class DepthCondition(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, positive, negative, depth, strength, start_percent, end_percent, mask: Tensor | None = None
+        cls,
+        positive,
+        negative,
+        depth,
+        strength,
+        start_percent,
+        end_percent,
+        mask: Tensor | None = None,
+        noise_level=0.0,
     ) -> io.NodeOutput:
         samples = modality_latent(depth, "depth")
         check_known(samples, "the given depth")
@@ -104,7 +123,7 @@ class DepthCondition(io.ComfyNode):
             raise ValueError("the given depth latent holds infinity; expected finite codes, NaN where depth is unknown")
         if mask is not None:
             mask = patchify(_pixels(mask, samples) >= 0.5)  # (B,256,h,w)
-        given = Given(samples, mask, strength, *_span(start_percent, end_percent))
+        given = Given(samples, mask, strength, *_span(start_percent, end_percent), noise_level)
         return _apply(positive, negative, samples, given, "depth")
 
 

@@ -11,6 +11,7 @@ from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.resize import check_same_view, fitted_size, resize_depth
 from .latents import check_known, modality_latent
+from .native.latent_format import SIZE_KEY
 from .notes import show_on_node
 from .sockets import CATEGORY, GEOMETRY, depth_picture_inputs
 
@@ -165,7 +166,7 @@ def _encode(depth: Tensor, valid: Tensor) -> io.NodeOutput:
     depth, valid = resize_depth(depth, valid, *fitted_size(width, height, max(width, height)))
     samples = codec.encode(depth, valid)
     check_known(samples, "the depth to encode")
-    return io.NodeOutput({"samples": samples}, valid.float())
+    return io.NodeOutput({"samples": samples, SIZE_KEY: tuple(samples.shape[-2:])}, valid.float())
 
 
 def _matching(image: Tensor, depth: Tensor) -> Tensor:

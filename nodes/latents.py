@@ -6,7 +6,9 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from .native.latent_format import JOINT_CHANNELS, PARTS, empty_joint
+from ..model.depth.patches import TORN_RATIO, border_ratio
+from .native.latent_format import JOINT_CHANNELS, PARTS, SIZE_KEY, empty_joint
+from .native.notices import notice
 from .sockets import CATEGORY
 
 PATCH = 16
@@ -21,14 +23,26 @@ def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
     samples = latent["samples"]
     part = PARTS[modality]
     if samples.ndim == 4 and samples.shape[1] == JOINT_CHANNELS:
-        return samples[:, part]
+        samples = samples[:, part]
     wanted = part.stop - part.start
     if samples.ndim != 4 or samples.shape[1] != wanted:
         raise ValueError(
             f"got a latent of shape {tuple(samples.shape)} as {modality}; expected {wanted} or {JOINT_CHANNELS} "
             f"channels. Connect {SOURCES[modality]}."
         )
+    if modality == "depth":
+        _say_if_torn(samples, latent.get(SIZE_KEY))
     return samples
+
+
+def _say_if_torn(depth: Tensor, made_with: tuple[int, int] | None) -> None:
+    grown = made_with is not None and any(now > then for now, then in zip(depth.shape[-2:], made_with, strict=True))
+    if grown or border_ratio(depth) > TORN_RATIO:
+        notice(
+            "The depth of this latent looks torn: a node has enlarged, flipped or rotated its cells, each of which is "
+            "a picture of 16 x 16 pixels. Enlarge with 'Upscale RGB-D Latent'; flip and rotate pictures and maps "
+            "before they are encoded."
+        )
 
 
 def check_known(samples: Tensor, what: str) -> None:
@@ -96,7 +110,7 @@ class JoinLatents(io.ComfyNode):
         for name, part in parts.items():
             joint["samples"][:, PARTS[name]] = part
         kept = {k: v for latent in (depth, rgb) if latent for k, v in latent.items() if k != "samples"}
-        return io.NodeOutput({**kept, **joint})
+        return io.NodeOutput({**joint, **kept})
 
 
 class SplitLatents(io.ComfyNode):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..model.depth.enlarging import resize_codes
 from .latents import modality_latent
-from .native.latent_format import JOINT_CHANNELS, PARTS, UPSCALE_METHODS, resize_latent
+from .native.latent_format import JOINT_CHANNELS, PARTS, SIZE_KEY, UPSCALE_METHODS, resize_latent
 from .sockets import CATEGORY
 
 
@@ -58,7 +58,7 @@ class UpscaleLatent(io.ComfyNode):
         if samples.shape[1] == JOINT_CHANNELS:
             rgb = resize_latent(samples[:, PARTS["rgb"]], w, h, upscale_method)
             resized = torch.cat([rgb, resized.to(rgb)], dim=1)
-        return io.NodeOutput({**latent, "samples": resized})
+        return io.NodeOutput({**latent, "samples": resized, SIZE_KEY: (h, w)})
 
 
 NODES = [UpscaleLatent]

@@ -13,7 +13,8 @@ class Given:
     """A modality that conditions the other one.
 
     latent: (1 or B,C,h,w), NaN where unknown. mask: None (all of it is given) or (1 or B,1 or C,h,w) bool, True where
-    given. strength 0..1; start and end as fractions of the sampling run.
+    given. strength 0..1; start and end as fractions of the sampling run. noise_level: the least level that it is given
+    at while all of it is given, for a model that knows exactly clean pictures less well.
     """
 
     latent: Tensor
@@ -21,6 +22,7 @@ class Given:
     strength: float
     start: float
     end: float
+    noise_level: float = 0.0
 
     @property
     def replaces_modality(self) -> bool:
@@ -35,7 +37,7 @@ class Held:
         self.unknown = latent.isnan()  # (B,C,h,w)
         self.latent = torch.where(self.unknown, noise, latent)
         self.noise = noise
-        self.strength, start, end = span.unbind(1)  # (B,) each
+        self.strength, start, end, self.least = span.unbind(1)  # (B,) each
         self.active = (sigma <= start) & (sigma > end)  # (B,)
         self.whole = mask is None
         inside = self.active.reshape(-1, 1, 1, 1)
@@ -44,7 +46,13 @@ class Held:
 
     def level(self, own: Tensor, other: Tensor) -> Tensor:
         """(B,) level of the modality: its own clock, or the given level while all of it is given."""
-        return torch.where(self.active, given_level(other, self.strength), own) if self.whole else own
+        level = given_level(other, self.strength).maximum(self.least)
+        return torch.where(self.active, level, own) if self.whole else own
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing of the modality is predicted in this call."""
+        return self.whole and bool(self.active.all() & ~self.unknown.any())
 
     def put(self, state: Tensor, level: Tensor) -> Tensor:
         """Overwrite the given part with (1 - t) x0 + t eps."""

@@ -9,8 +9,11 @@ from torch import Tensor
 from .schedule import tilt
 
 MIN_DEPTH_LEVEL = 0.05  # the released sampler divides by max(t_depth, 0.05)
-LOOSE_LOG2_ALPHA = -5.0  # published range of partial depth conditioning, loose to rigid
-RIGID_LOG2_ALPHA = -14.0
+# Partial conditioning, published from -5, loose, to -14, rigid. Measured (`run.py bench controls strength`): the way
+# from no effect to all of it lies between +5 and -5, and is about this logistic curve of log2_alpha.
+HALF_EFFECT_LOG2_ALPHA = 0.86
+EFFECT_WIDTH = 1.3
+MAX_LOG2_ALPHA = 14.0
 
 
 def add_noise(x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -32,13 +35,20 @@ def fill_holes(latent: Tensor, noise: Tensor) -> Tensor:
 def given_level(clock: Tensor, strength: Tensor | float) -> Tensor:
     """Level of a modality that is given, while the other modality's clock stands at `clock`. Shapes (B,) -> (B,).
 
-    Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock) (partial conditioning), with
-    log2_alpha going linearly from -5 (loose, strength near 0) to -14 (rigid, strength near 1).
-    Strength 0 means "not given", which is the caller's business.
+    Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock) (partial conditioning), with a
+    log2_alpha at which the given modality has about that share of its effect: the published range -5 to -14 begins at
+    0.99, half the effect is at 0.86, and a strength near 0 is near +14. Strength 0 means "not given", which is the
+    caller's business.
     """
     strength = torch.as_tensor(strength, dtype=clock.dtype, device=clock.device)
-    log2_alpha = LOOSE_LOG2_ALPHA + strength * (RIGID_LOG2_ALPHA - LOOSE_LOG2_ALPHA)
+    log2_alpha = strength_to_log2_alpha(strength)
     return torch.where(strength >= 1, torch.zeros_like(clock), tilt(clock, log2_alpha))
+
+
+def strength_to_log2_alpha(strength: Tensor) -> Tensor:
+    """The tilt of a partly given modality against the other one: where the effect's logistic curve has this height."""
+    turned = HALF_EFFECT_LOG2_ALPHA - EFFECT_WIDTH * strength.logit(eps=1e-9)
+    return turned.clamp(-MAX_LOG2_ALPHA, MAX_LOG2_ALPHA)
 
 
 def depth_velocity(x: Tensor, x0: Tensor, t_depth: Tensor) -> Tensor:

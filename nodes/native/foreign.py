@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...model.diffusion.levels import per_sample
 from ...model.diffusion.schedule import tilt, tilt_ratio
+from .guidance import ModalityGuidance
 from .latent_format import PARTS
 from .notices import notice
 
@@ -53,6 +54,13 @@ def adapt(model_options: dict[str, Any], conds: list[dict[str, Any]], log2_alpha
     for name in {*map(node_of, _functions(model_options)), getattr(options.get("easycache"), "name", "")}:
         if name in REFUSED:
             raise ValueError(f"{name} does not work with Modality Forcing: {REFUSED[name]}. Remove the node.")
+    guidance = _guidance(model_options)
+    if guidance is not None:
+        _check_beside(guidance, model_options)
+        functions = model_options["sampler_post_cfg_function"]
+        functions.sort(
+            key=lambda function: getattr(function, "__self__", None) is not guidance
+        )  # it is guidance itself
     unused = {text for key, text in UNUSED_CONDITIONS.items() for cond in conds if cond.get(key) is not None}
     unused.update(name for name in map(node_of, _functions(model_options)) if name in NO_EFFECT)
     unused.update(_unused_patches(options))
@@ -63,6 +71,25 @@ def adapt(model_options: dict[str, Any], conds: list[dict[str, Any]], log2_alpha
             model_options[key] = [_adapted(function, log2_alpha) for function in model_options[key]]
     if "sampler_cfg_function" in model_options:
         model_options["sampler_cfg_function"] = _adapted(model_options["sampler_cfg_function"], log2_alpha)
+
+
+def _guidance(model_options: dict[str, Any]) -> ModalityGuidance | None:
+    maker = getattr(model_options.get("sampler_calc_cond_batch_function"), "__self__", None)
+    return maker if isinstance(maker, ModalityGuidance) else None
+
+
+def _check_beside(guidance: ModalityGuidance, model_options: dict[str, Any]) -> None:
+    names = [node_of(function) for function in _functions(model_options)]
+    if "sampler_cfg_function" in model_options:
+        raise ValueError(
+            f"{node_of(model_options['sampler_cfg_function'])} and RGB-D Guidance both take guidance over; remove one."
+        )
+    others = [name for name in names if name in EACH_MODALITY]
+    if others and not all(weights.always and weights.cfg != 1 for weights in guidance.weights.values()):
+        raise ValueError(
+            f"{', '.join(others)} needs guidance in all steps and in both modalities. With it, set 'RGB-D Guidance' to "
+            "weights other than 1, from 0 to 1 of the run."
+        )
 
 
 def _functions(model_options: dict[str, Any]) -> Iterator[Any]:
@@ -135,6 +162,9 @@ def _view(args: dict[str, Any], modality: str, log2_alpha: float) -> dict[str, A
         view["sigma"] = view["timestep"] = tilt(args["sigma"], log2_alpha)
     if "conds_out" in args:
         view["conds_out"] = [clean[:, part] * scale for clean in args["conds_out"]]
+    guidance = _guidance(args["model_options"])
+    if guidance is not None:
+        view["cond_scale"] = guidance.cfg(modality, args)
     for key in ("cond", "uncond"):
         if isinstance(args.get(key), Tensor):
             view[key] = view["input"] - view[f"{key}_denoised"]

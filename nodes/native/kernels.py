@@ -4,6 +4,8 @@ Hosts with comfy-kitchen (0.33 does) have one kernel for layer norm and modulati
 and keys and their rotation. Elsewhere, and in training, where these have no gradients, the plain ones take their place.
 """
 
+from typing import Any
+
 import comfy.ldm.flux.math
 import comfy.ldm.modules.attention
 import comfy.model_management
@@ -24,6 +26,30 @@ class HostKernels(Kernels):
     def fused(self) -> bool:
         return HAS_FUSED and not comfy.model_management.in_training
 
+    def embedded(
+        self, tokens: dict[str, Tensor], ids: dict[str, Tensor], options: Options
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Core's `rope_options` on the grids of image and depth alike, then its `post_input` patches."""
+        rope = options.get("rope_options")
+        if rope:
+            scale = [1.0, rope.get("scale_y", 1.0), rope.get("scale_x", 1.0), 1.0]  # core's FLUX has none for time
+            shift = [rope.get("shift_t", 0.0), rope.get("shift_y", 0.0), rope.get("shift_x", 0.0), 0.0]
+            ids = {n: x if n == "txt" else x * x.new_tensor(scale) + x.new_tensor(shift) for n, x in ids.items()}
+        for patch in _patches(options, "post_input"):
+            names = ("img", "txt")
+            seen = {f"{n}_ids": ids[n].expand(len(tokens[n]), -1, -1) for n in names}
+            out = patch({**{n: tokens[n] for n in names}, **seen, "transformer_options": options})
+            changed = [n for n in names if out[n].shape != tokens[n].shape]
+            if changed:
+                raise ValueError(
+                    f"{patch.__qualname__.split('.')[0]} changes the number of tokens of {' and '.join(changed)}, from "
+                    f"{[tokens[n].shape[1] for n in changed]} to {[out[n].shape[1] for n in changed]}; this model "
+                    "knows those of the latent and the text only. Remove the node."
+                )
+            tokens = {**tokens, **{n: out[n] for n in names}}
+            ids = {**ids, **{n: out[f"{n}_ids"][0] for n in names}}
+        return tokens, ids
+
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return KITCHEN.adaln(x, scale, shift, NORM_EPS) if self.fused else super().modulate(x, shift, scale)
 
@@ -40,7 +66,7 @@ class HostKernels(Kernels):
         return table[:, :, start:stop]
 
     def rotates_early(self, options: Options) -> bool:
-        return self.fused
+        return self.fused and not _patches(options, "attn1_patch")
 
     def norm(
         self, q: Tensor, k: Tensor, q_scale: Tensor, k_scale: Tensor, table: Table | None
@@ -54,8 +80,22 @@ class HostKernels(Kernels):
         return (q, k) if table is None else comfy.ldm.flux.math.apply_rope(q, k, table)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, table: Table | None, options: Options) -> Tensor:
+        """Core's `attn1_patch` before the rotation, its choice of attention, and its `attn1_output_patch`."""
+        mask = None
+        for patch in _patches(options, "attn1_patch"):
+            out = patch(q, k, v, pe=table, attn_mask=mask, extra_options=options)
+            q, k, v = (out.get(name, value) for name, value in (("q", q), ("k", k), ("v", v)))
+            table, mask = out.get("pe", table), out.get("attn_mask", mask)
         if table is not None:
             q, k = comfy.ldm.flux.math.apply_rope(q, k, table)
-        return comfy.ldm.modules.attention.optimized_attention(
-            q, k, v, q.shape[1], skip_reshape=True, transformer_options=options
+        attended = comfy.ldm.modules.attention.optimized_attention(
+            q, k, v, q.shape[1], mask=mask, skip_reshape=True, transformer_options=options
         )
+        for patch in _patches(options, "attn1_output_patch"):
+            attended = patch(attended, options)
+        return attended
+
+
+def _patches(options: Options, kind: str) -> list[Any]:
+    """The patches of a kind, for blocks that core's FLUX.2 has too: not for the depth decoder's."""
+    return [] if options.get("block_type") == "depth_decoder" else options.get("patches", {}).get(kind, [])

@@ -13,6 +13,7 @@ from ...model.network.config import DEPTH_CHANNELS, RGB_CHANNELS
 
 JOINT_CHANNELS = RGB_CHANNELS + DEPTH_CHANNELS
 UPSCALE_METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "bislerp"]  # of core's LatentUpscale
+SIZE_KEY = "modality_forcing_size"  # of a LATENT: rows and columns of cells that it was made with
 PARTS = {"rgb": slice(0, RGB_CHANNELS), "depth": slice(RGB_CHANNELS, JOINT_CHANNELS)}  # of the joint channels
 
 
@@ -51,7 +52,7 @@ class JointLatent(comfy.latent_formats.LatentFormat):
 def empty_joint(batch: int, h: int, w: int) -> dict[str, Any]:
     """An empty joint LATENT of h x w patches."""
     device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(batch, JOINT_CHANNELS, h, w, device=device)}
+    return {"samples": torch.zeros(batch, JOINT_CHANNELS, h, w, device=device), SIZE_KEY: (h, w)}
 
 
 def scale_depth(latent: Tensor, factor: float) -> Tensor:

@@ -22,6 +22,7 @@ from .latent_format import JOINT_CHANNELS, PARTS, scale_depth
 from .transformer import NativeTransformer
 
 OPTIONS_KEY = "modality_forcing"  # of the transformer options: what holds for one sampling run
+ABSENT = "absent_modalities"  # of the model's conditions: (B,2), not 0 where a modality is to be taken as absent
 OTHER = {"rgb": "depth", "depth": "rgb"}
 
 
@@ -110,6 +111,7 @@ class ModalityForcingModel(comfy.model_base.Flux):
             # With a mask the modality is sampled, at one level: less strength lets go of the given part earlier.
             end = given.start + given.strength * (given.end - given.start)
         span = [given.strength, *(float(self.model_sampling.percent_to_sigma(p)) for p in (given.start, end))]
+        span.append(given.noise_level)
         if not noise.any():  # core's DisableNoise: holes and partial strength need noise all the same
             generator = torch.Generator().manual_seed(0)
             noise = torch.randn(noise.shape, generator=generator).to(noise)
@@ -146,13 +148,17 @@ class ModalityForcingModel(comfy.model_base.Flux):
             levels[modality] = hold.level(clocks[modality], clocks[OTHER[modality]])
             state[modality] = hold.put(state[modality], levels[modality])
             held[modality] = hold
+        absent = kwargs.pop(ABSENT, None)
+        if absent is not None:
+            state, levels = _without(absent.to(x.device) > 0, state, levels)
+        wanted = [m for m in PARTS if m not in held or not held[m].complete]
 
         joint = torch.cat(list(state.values()), dim=1)
         # Core returns x - sigma * output. At sigma 1 the network's output comes back without dividing by a small sigma.
         one = torch.ones_like(sigma)
         packed = PackedLevels(torch.stack(list(levels.values()), dim=1))
         output = joint - super()._apply_model(
-            joint, one, c_concat, c_crossattn, control, transformer_options, levels=packed, **kwargs
+            joint, one, c_concat, c_crossattn, control, transformer_options, levels=packed, wanted=wanted, **kwargs
         )
         head = {m: output[:, c] for m, c in PARTS.items()}
         t_rgb, t_depth = (per_sample(levels[m], x) for m in ("rgb", "depth"))
@@ -164,6 +170,18 @@ class ModalityForcingModel(comfy.model_base.Flux):
         for modality, hold in held.items():
             clean[modality] = hold.result(clean[modality], head["depth"] if modality == "depth" else clean["rgb"])
         return scale_depth(torch.cat(list(clean.values()), dim=1), 2.0**-self.log2_alpha)
+
+
+def _without(absent: Tensor, state: dict[str, Tensor], levels: dict[str, Tensor]) -> tuple[dict, dict]:
+    """State and levels with the absent modalities (B,2) as noise at t = 1, the same noise at each call."""
+    generator = torch.Generator().manual_seed(0)
+    states, new_levels = {}, {}
+    for modality, is_absent in zip(PARTS, absent.unbind(1), strict=True):
+        now = state[modality]
+        noise = torch.randn(now.shape[1:], generator=generator).to(now)
+        states[modality] = torch.where(per_sample(is_absent, now), noise, now)
+        new_levels[modality] = torch.where(is_absent, 1.0, levels[modality])
+    return states, new_levels
 
 
 def _check_given(modality: str, given: Given, noise: Tensor) -> None:

@@ -5,14 +5,10 @@ import sys
 
 log = logging.getLogger("modality_forcing")
 
-_logged: set[str] = set()
-
 
 def notice(text: str) -> None:
-    """Show the text on the node that runs, at each run, and write it into the log the first time."""
-    if text not in _logged:
-        _logged.add(text)
-        log.warning(text)
+    """Show the text on the node that runs, and write it into the log."""
+    log.warning(text)
     module = sys.modules.get("server")  # there in a running ComfyUI only
     server = getattr(module.PromptServer, "instance", None) if module else None
     if server is not None and server.last_node_id is not None:

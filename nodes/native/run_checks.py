@@ -5,7 +5,6 @@ from collections import OrderedDict
 from typing import Any
 
 import comfy.patcher_extension
-import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from torch import Tensor
@@ -55,7 +54,7 @@ def _sampling(model_config: Any, mu: float, log2_alpha: float) -> TwoClockSampli
     return sampling
 
 
-def _run(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, *args, **kwargs) -> Tensor:
+def _run(executor, noise, latent_image, sampler, sigmas, *args, **kwargs) -> Tensor:
     """Wraps a whole sampling run of a guider."""
     guider = executor.class_obj
     groups = used_conditions(guider)
@@ -82,9 +81,9 @@ def _run(executor, noise, latent_image, sampler, sigmas, denoise_mask=None, *arg
     _check_tail(sigmas, shift, log2_alpha)
     adapt(guider.model_options, conds, log2_alpha)
     _check_stage(latent_image, sigmas, log2_alpha)
-    latent_image, denoise_mask = _open_unknown(latent_image, denoise_mask, sigmas, whole)
+    latent_image = _open_unknown(guider.model_options, latent_image, sigmas, whole)
     try:
-        output = executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+        output = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
     finally:
         guider.model_patcher = tilted
     if sigmas[-1] > 0:
@@ -163,11 +162,11 @@ def _fingerprint(latent: Tensor) -> bytes:
     return values[:: max(1, len(values) // 256)].float().cpu().numpy().tobytes()
 
 
-def _open_unknown(latent: Tensor, mask: Tensor | None, sigmas: Tensor, whole: set[str]) -> tuple[Tensor, Tensor | None]:
-    """What the latent does not know (NaN) is sampled, whatever the noise mask keeps."""
+def _open_unknown(model_options: dict[str, Any], latent: Tensor, sigmas: Tensor, whole: set[str]) -> Tensor:
+    """What the latent does not know (NaN) is sampled, whatever the noise mask keeps. Returns the latent without NaN."""
     unknown = latent.isnan()
     if not unknown.any():
-        return latent, mask
+        return latent
     for modality, part in PARTS.items():
         if sigmas[0] < 1 and modality not in whole and unknown[:, part].flatten(1).all(1).any():
             raise ValueError(
@@ -177,7 +176,11 @@ def _open_unknown(latent: Tensor, mask: Tensor | None, sigmas: Tensor, whole: se
             )
     means = [latent[:, part].nanmean((1, 2, 3), keepdim=True).nan_to_num() for part in PARTS.values()]
     filled = [torch.where(unknown[:, p], m, latent[:, p]) for p, m in zip(PARTS.values(), means, strict=True)]
-    if mask is not None:
-        mask = comfy.sampler_helpers.prepare_mask(mask, latent.shape, latent.device)
-        mask = torch.where(unknown, 1.0, mask)
-    return torch.cat(filled, dim=1), mask
+    other = model_options.get("denoise_mask_function")
+
+    def opened(sigma: Tensor, mask: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        mask = mask if other is None else other(sigma, mask, extra_options=extra_options)
+        return torch.where(unknown.to(mask.device), 1.0, mask)
+
+    model_options["denoise_mask_function"] = opened
+    return torch.cat(filled, dim=1)

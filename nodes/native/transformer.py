@@ -40,7 +40,9 @@ class NativeTransformer(ModalityForcingTransformer):
     def _with_input(self, x, *args, seen_as: torch.dtype, **kwargs):
         return x + self._forward(x.to(seen_as), *args, **kwargs)
 
-    def _forward(self, x, timestep, context=None, control=None, transformer_options={}, **_kwargs):  # noqa: B006
+    def _forward(self, x, timestep, context=None, control=None, transformer_options={}, wanted=PARTS, **_kwargs):  # noqa: B006
+        if any(kind.startswith("attn1") for kind in transformer_options.get("patches", {})):
+            wanted = PARTS  # patches of attention expect all tokens in all blocks
         velocity, depth = super().forward(
             x[:, PARTS["rgb"]],
             x[:, PARTS["depth"]],
@@ -48,5 +50,8 @@ class NativeTransformer(ModalityForcingTransformer):
             *timestep.unbind(1),
             control=control,
             transformer_options=transformer_options,
+            wanted=tuple(wanted),
         )
-        return torch.cat([velocity.float(), depth], dim=1)
+        results = {"rgb": velocity, "depth": depth}
+        heads = [x.new_zeros(x[:, part].shape) if results[m] is None else results[m] for m, part in PARTS.items()]
+        return torch.cat([head.float() for head in heads], dim=1)

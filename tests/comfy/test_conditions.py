@@ -1,5 +1,7 @@
 """Strength, masks, holes and batches of a given modality, against rollouts written out here from the paper."""
 
+import math
+
 import pytest
 import torch
 from graphs import Graph, relative_error
@@ -40,7 +42,7 @@ def depth_step(x, x0, t, t_next):
 
 @pytest.mark.parametrize("strength", [0.01, 0.4, 0.99])
 def test_partial_depth_strength(make_case, strength):
-    """x_depth = (1 - t) cond + t eps at every step, t = f_alpha(t_rgb), log2_alpha from -5 to -14."""
+    """x_depth = (1 - t) cond + t eps at every step, t = f_alpha(t_rgb), log2_alpha by the curve of the effect."""
     case = make_case("v2")
     noise, given = case.tensors["noise"], 0.3 + case.tensors["rgb"].mean() + 0.1 * case.tensors["depth"]
     case.tensors["depth"] = given
@@ -50,7 +52,7 @@ def test_partial_depth_strength(make_case, strength):
     t = base_levels(STEPS)
     rgb, eps = noise[:, :128], noise[:, 128:]
     for now, after in zip(t[:-1], t[1:], strict=True):
-        level = tilted(now, -5 - 9 * strength)
+        level = tilted(now, 0.86 - 1.3 * math.log(strength / (1 - strength)))
         velocity, _ = guided(case, rgb, (1 - level) * given + level * eps, now, level)
         rgb = rgb + (after - now) * velocity
     assert relative_error(got_rgb, rgb) < TOLERANCE
@@ -68,7 +70,7 @@ def test_partial_image_strength(make_case):
     t = base_levels(STEPS)
     eps, depth = noise[:, :128], noise[:, 128:]
     for now, after in zip(t[:-1], t[1:], strict=True):
-        level = tilted(now, -5 - 9 * strength)
+        level = tilted(now, 0.86 - 1.3 * math.log(strength / (1 - strength)))
         _, clean = guided(case, (1 - level) * given + level * eps, depth, level, now)
         depth = depth_step(depth, clean, now, after)
     assert relative_error(got_rgb, given) < TOLERANCE

@@ -2,8 +2,8 @@
 // Levels run from t = 1 (noise) to t = 0 (clean).
 
 export const LIMIT = 14; // of the log2_alpha input
-const LOOSE = -5; // log2_alpha of a given modality at strength 0
-const RIGID = -14; // and at strength 1
+const HALF_EFFECT = 0.86; // log2_alpha of a given modality at strength 0.5
+const EFFECT_WIDTH = 1.3; // of the logistic curve of its effect
 
 export function shift(u, mu) {
     if (u <= 0) return 0;
@@ -29,7 +29,9 @@ export function baseLevels(steps, mu) {
 }
 
 export function givenLevel(clock, strength) {
-    return strength >= 1 ? 0 : tilt(clock, LOOSE + strength * (RIGID - LOOSE));
+    if (strength >= 1) return 0;
+    const log2Alpha = HALF_EFFECT - EFFECT_WIDTH * Math.log(strength / (1 - strength));
+    return tilt(clock, Math.min(LIMIT, Math.max(-LIMIT, log2Alpha)));
 }
 
 // Whether all of a modality is given for the whole run, so that it has no clock of its own.

@@ -140,6 +140,32 @@ def _clean(x, t, mean, std):
     return mean + std**2 * signal / (signal**2 * std**2 + t**2) * (x - signal * mean)
 
 
+class AttentionPatches(io.ComfyNode):
+    """What other packs put into core's FLUX: patches of the tokens, of attention's inputs and of its output."""
+
+    @classmethod
+    def define_schema(cls):
+        return _schema("TestAttentionPatches", [io.Model.Input("model")], [io.Model.Output(id="patched")])
+
+    @classmethod
+    def execute(cls, model):
+        def after_input(args):
+            return {**args, "img": args["img"] + 0.5}
+
+        def before(q, k, v, pe, attn_mask, extra_options):
+            return {"q": 1.5 * q, "k": k, "v": v, "pe": pe, "attn_mask": attn_mask}
+
+        def after(attended, extra_options):
+            start, stop = extra_options["img_slice"]
+            attended[:, start:stop] *= 0.5
+            return attended
+
+        model = model.clone()
+        for patch, kind in ((after_input, "post_input"), (before, "attn1_patch"), (after, "attn1_output_patch")):
+            model.set_model_patch(patch, kind)
+        return io.NodeOutput(model)
+
+
 class RecordingControl(comfy.controlnet.ControlBase):
     """A ControlNet that adds nothing, and writes the hint it is asked to work with to a file."""
 
@@ -180,6 +206,7 @@ class TestExtension(ComfyExtension):
             SaveImage,
             PartialLoad,
             GaussianModel,
+            AttentionPatches,
             ControlNet,
         ]
 
