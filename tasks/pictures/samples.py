@@ -28,7 +28,7 @@ from ..workflows.small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEP
 
 SHEET = ROOT / "docs" / "small_model.jpg"
 COUNT = 8
-LOG2_ALPHA, SEED = 5.0, 0
+LOG2_ALPHA, SEED = 0.0, 0  # both at once, as the workflows have it for this model
 TILE, GAP, TEXT_HEIGHT, LINE = 128, 6, 92, 24  # of the sheet, in pixels; letters in a line
 BACKGROUND = (1.0, 1.0, 1.0)
 

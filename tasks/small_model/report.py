@@ -29,15 +29,15 @@ from ...model.training.evaluation import (
 )
 from ...model.training.samples import HeldOut
 from .. import SMALL_MODEL
-from ..workflows.small import SIDE
+from ..workflows.small import GUIDANCE, SIDE
+from ..workflows.small import STEPS as SAMPLING_STEPS
 from .family import COMPARED, CONFIGS, HEADS, runs
 
 LOG2_ALPHAS = (-5.0, -2.0, 0.0, 2.0, 5.0)
 GUIDED_ALPHAS, DEPTH_GUIDANCES = (5.0, 0.0, -2.0), (1.0, 2.0, 3.0)
-STRENGTHS = (0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
+STRENGTHS = (0.1, 0.5, 1.0)
 STEPS = (1, 2, 4, 10)
 GENERATED, GUIDED = 64, 24  # pictures that are made for the consistency tables
-SAMPLING_STEPS, GUIDANCE = 25, 3.0
 SHIPPED = "small_post_128.toml"  # its last step
 REPORTS = ("family", "shipped")
 BASELINES = ("constant", "plane in depth", "plane in space")
