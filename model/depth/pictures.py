@@ -166,7 +166,7 @@ def _measured_range(mapped: Tensor, usable: Tensor, whole_batch: bool, clip_perc
 
 def _map(depth: Tensor, mapping: str) -> Tensor:
     if mapping == "disparity":
-        return 1.0 / depth
+        return 1.0 / depth.clamp_min(torch.finfo(depth.dtype).tiny)  # smaller ones have no inverse
     return torch.log(depth) if mapping == "log" else depth
 
 
