@@ -40,6 +40,7 @@ def run(case: Callable, seed: str, folder: Path) -> tuple[str, str]:
     except (ValueError, OSError, ImportError) as error:
         text = str(error)
         plain = isinstance(error, UnicodeError) or len(text) < 20 or RAW.search(text)
+        plain = plain or isinstance(error, ImportError) and "pip install" not in text
         return ("unclear" if plain else "refused"), f"{type(error).__name__}: {text[:300]}"
     except Exception as error:  # noqa: BLE001  whatever it is, it is a finding
         return "unclear", f"{type(error).__name__}: {str(error)[:300]}"
