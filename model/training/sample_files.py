@@ -6,11 +6,8 @@ first dot of the file name.
 """
 
 import io
-import struct
 import tarfile
 import tempfile
-import tokenize
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..depth.files import load_depth
+from ..image_files import DECODER_ERRORS, check_pixels
 from .data import UnusableSample
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -26,12 +24,6 @@ DEPTH_SUFFIXES = (".depth.png", ".depth.exr", ".depth.npy", ".depth.tif", ".dept
 CAPTION_SUFFIX = ".txt"
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")  # Pillow would otherwise take whatever lies under such a name
 HEADER_BYTES = (2**12, 2**16)  # read of a picture for its size, before all of it
-# What Pillow's and numpy's readers raise for damaged files.
-DECODING_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, EOFError, AttributeError, LookupError, ArithmeticError),
-    *(MemoryError, RecursionError, NotImplementedError, struct.error, zlib.error, Image.DecompressionBombError),
-    tokenize.TokenError,
-)
 # Names of the parts, in the order in which their absence is reported.
 PARTS = {"image": IMAGE_SUFFIXES, "depth": DEPTH_SUFFIXES, "caption": (CAPTION_SUFFIX,)}
 _MISSING = {"image": "no picture", "depth": "no depth", "caption": "no caption"}
@@ -71,7 +63,7 @@ def picture_size(entry: Entry) -> tuple[int, int] | None:
         try:
             with Image.open(io.BytesIO(entry.image.read(most)), formats=IMAGE_FORMATS) as image:
                 return image.height, image.width
-        except DECODING_ERRORS:
+        except DECODER_ERRORS:
             continue
     return None
 
@@ -87,7 +79,7 @@ def read_depth(entry: Entry, scale: float | None) -> Tensor:
                 path = Path(folder) / f"depth{Path(part.suffix).suffix}"
                 path.write_bytes(part.read())
                 loaded = load_depth(path, scale=scale)
-    except DECODING_ERRORS as error:
+    except (ValueError, OSError) as error:
         raise UnusableSample(entry.name, "unreadable depth", str(error)) from error
     if loaded.negative:
         raise UnusableSample(entry.name, "negative depth", f"{loaded.negative} pixels")
@@ -97,8 +89,9 @@ def read_depth(entry: Entry, scale: float | None) -> Tensor:
 def read_image(entry: Entry) -> Image.Image:
     try:
         with Image.open(io.BytesIO(entry.image.read()), formats=IMAGE_FORMATS) as image:
+            check_pixels(PurePosixPath(entry.name), *image.size)
             return image.convert("RGB")
-    except DECODING_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise UnusableSample(entry.name, "unreadable picture", str(error)) from error
 
 
