@@ -215,9 +215,14 @@ class TrainingSection:
     """fsdp: weights, gradients and optimiser spread over the processes"""
 
     def problems(self) -> list[str]:
-        wrong = self.micro_batch and self.batch % self.micro_batch
-        line = f"training.micro_batch is {self.micro_batch}; expected a divisor of training.batch {self.batch}"
-        return [line] if wrong else []
+        lines = []
+        if self.micro_batch and self.batch % self.micro_batch:
+            lines.append(
+                f"training.micro_batch is {self.micro_batch}; expected a divisor of training.batch {self.batch}"
+            )
+        if self.compile and self.sharding == "fsdp":
+            lines.append("training.compile is true with training.sharding 'fsdp', which it was not seen to work with")
+        return lines
 
 
 @section

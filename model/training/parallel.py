@@ -48,7 +48,7 @@ class ParallelModel:
         dtype = getattr(torch, training.precision)
         module.gradient_checkpointing = training.gradient_checkpointing
         if self.sharded:
-            self.module = self.training = shard(module, dtype, accelerator, compile=training.compile)
+            self.module = self.training = shard(module, dtype, accelerator)
             return
         # Beside adapters, weights may be meant to stay in host memory.
         self.module = module if hasattr(module, "peft_config") else module.to(accelerator.device)
@@ -99,11 +99,11 @@ class ParallelModel:
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
-def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any, *, compile: bool = False) -> nn.Module:
+def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any) -> nn.Module:
     """Spread a module's weights over all processes, block by block (torch's fully_shard, "FSDP2").
 
     Only the main process needs the weights; the module of the others may be on the meta device. The depth head is
-    gathered and computed in float32, everything else in `dtype`. `compile`: each block by torch.compile.
+    gathered and computed in float32, everything else in `dtype`.
     """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
     from torch.distributed.device_mesh import init_device_mesh
@@ -120,8 +120,6 @@ def shard(module: nn.Module, dtype: torch.dtype, accelerator: Any, *, compile: b
     module.to("meta")
     module.register_forward_pre_hook(lambda _, args, kwargs: (_cast_inputs(args, dtype), kwargs), with_kwargs=True)
     for block in blocks(module):
-        if compile:
-            block.compile()
         fully_shard(block, mesh=mesh, mp_policy=policy(dtype))
     if hasattr(module, "depth_final_layer"):
         fully_shard(module.depth_final_layer, mesh=mesh, mp_policy=policy(torch.float32))

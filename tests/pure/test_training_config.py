@@ -72,6 +72,7 @@ def test_values_defaults_and_overrides(tmp_path):
         ("evaluation.max_code=2.5", "evaluation.max_code is 2.5; expected 1 to 2"),
         ("optimiser=3", "optimiser is 3; expected a section [optimiser]"),
         ("evaluation.steps=[2, 0]", "evaluation.steps is 0; expected 1 to 10000"),
+        ("training={compile=true, sharding='fsdp'}", "training.compile is true with training.sharding 'fsdp'"),
         ("evaluation.steps=2", "evaluation.steps is 2; expected a list of integers"),
         ("data.sparse=holes", "data.sparse is 'holes'; expected one of dense"),
     ],
