@@ -20,6 +20,9 @@ WEIGHT_TYPES = {
 }
 
 
+LEADS = {"image first": DEFAULT_LOG2_ALPHA, "together": 0.0, "depth first": -2.0}  # log2_alpha
+
+
 class LoadModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -104,4 +107,29 @@ class Schedule(io.ComfyNode):
         return io.NodeOutput(tilt_depth(model, shift, log2_alpha, exact_depth), base_levels(steps, shift))
 
 
-NODES = [LoadModel, Schedule]
+class Lead(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ModalityForcingLead",
+            display_name="Which Comes First",
+            category=CATEGORY,
+            description="Says in words what log2_alpha of 'RGB-D Schedule' says as a number.",
+            inputs=[
+                io.Combo.Input(
+                    "order",
+                    options=list(LEADS),
+                    default="image first",
+                    tooltip="image first: the release's setting, log2_alpha 5. together: 0. depth first: -2, smoother "
+                    "depth. No effect while the whole image is given.",
+                )
+            ],
+            outputs=[io.Float.Output(display_name="log2_alpha")],
+        )
+
+    @classmethod
+    def execute(cls, order: str) -> io.NodeOutput:
+        return io.NodeOutput(LEADS[order])
+
+
+NODES = [LoadModel, Schedule, Lead]

@@ -4,6 +4,7 @@ A small model is a folder with transformer files in the released layout, image_c
 """
 
 from pathlib import Path
+from typing import Any
 
 import folder_paths
 from comfy_api.latest import io
@@ -18,6 +19,8 @@ from .sockets import CATEGORY
 
 FOLDER = "modality_forcing_small"
 BUNDLED = Path(__file__).resolve().parent.parent / "model" / "demo" / "weights"
+
+INSTEAD = "Taken in place of the small model's, with the other two. Not connected, or muted: the small model."
 
 for _folder in (Path(folder_paths.models_dir) / FOLDER, BUNDLED):
     folder_paths.add_model_folder_path(FOLDER, str(_folder))
@@ -39,17 +42,26 @@ class LoadSmall(io.ComfyNode):
                     options=[name for name in names if Path(name).name != CODEC_FILE],
                     tooltip=f"A transformer file in a folder below models/{FOLDER} that also holds {CODEC_FILE} and "
                     f"{WORDS_FILE}, or the one that comes with this pack.",
-                )
+                ),
+                io.Model.Input("model", optional=True, tooltip=INSTEAD),
+                io.Clip.Input("clip", optional=True, tooltip=INSTEAD),
+                io.Vae.Input("vae", optional=True, tooltip=INSTEAD),
             ],
             outputs=[
-                io.Model.Output(display_name="model"),
-                io.Clip.Output(display_name="clip", tooltip="Knows a short list of words; others are left out."),
-                io.Vae.Output(display_name="vae", tooltip="128 channels at 1/16 of the size, like FLUX.2's."),
+                io.Model.Output(id="loaded_model", display_name="model"),
+                io.Clip.Output(
+                    id="loaded_clip", display_name="clip", tooltip="Knows a short list of words; others are left out."
+                ),
+                io.Vae.Output(
+                    id="loaded_vae", display_name="vae", tooltip="128 channels at 1/16 of the size, like FLUX.2's."
+                ),
             ],
         )
 
     @classmethod
-    def execute(cls, model_name: str) -> io.NodeOutput:
+    def execute(cls, model_name: str, model=None, clip=None, vae=None) -> io.NodeOutput:
+        if (model, clip, vae) != (None, None, None):
+            return io.NodeOutput(*_all_three(model=model, clip=clip, vae=vae))
         path = Path(folder_paths.get_full_path_or_raise(FOLDER, model_name))
         missing = [name for name in (CODEC_FILE, WORDS_FILE) if not (path.parent / name).is_file()]
         if missing:
@@ -68,6 +80,16 @@ class LoadSmall(io.ComfyNode):
         codec = ImageCodec.load(path.parent / CODEC_FILE)
         model.model.latent_format.rgb_preview = preview_of(ImageCodec.load(path.parent / CODEC_FILE))
         return io.NodeOutput(model, small_clip(words), SmallVAE(codec))
+
+
+def _all_three(**given: Any) -> list[Any]:
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"got no {' and no '.join(missing)} beside what is connected; expected model, clip and vae, which belong "
+            "together. Connect all three, or none of them for the small model."
+        )
+    return list(given.values())
 
 
 NODES = [LoadSmall]

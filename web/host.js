@@ -314,3 +314,30 @@ function readGiven(node) {
     const given = { strength: number("strength"), start: number("start_percent"), end: number("end_percent") };
     return Object.values(given).every(Number.isFinite) ? { ...given, masked: mask >= 0 && node.isInputConnected(mask) } : null;
 }
+
+// Calls back with a saved workflow before it is opened; after a callback that returns true the lists of files are read anew.
+export function onOpening(callback) {
+    app.registerExtension({
+        name: "ModalityForcing.Opening",
+        beforeConfigureGraph: async (workflow) => {
+            if (await callback(workflow)) await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
+        },
+    });
+}
+
+export async function isInInputs(filename) {
+    const query = new URLSearchParams({ filename, type: "input" });
+    return (await api.fetchApi(`/view?${query}`, { cache: "no-store" })).ok;
+}
+
+// A file of this pack's workflows folder, which ComfyUI serves under the name of the pack's own folder.
+export async function workflowFile(path) {
+    const pack = new URL(import.meta.url).pathname.split("/").at(-2);
+    const reply = await api.fetchApi(`/workflow_templates/${pack}/${path}`);
+    if (!reply.ok) throw new Error(`the server answered ${reply.status} for ${path}`);
+    return reply.blob();
+}
+
+export function say(text) {
+    app.extensionManager.toast.add({ severity: "info", summary: "Modality Forcing", detail: text, life: 10000 });
+}

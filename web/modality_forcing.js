@@ -1,5 +1,6 @@
 // The one file that does something when it is loaded (ComfyUI loads every .js): which widget belongs to which node.
 
+import { offerExamples } from "./examples.js";
 import { attach, hideInput, register } from "./host.js";
 import { cloudWidget } from "./widgets/cloud.js";
 import { depthWidget } from "./widgets/depth.js";
@@ -16,3 +17,5 @@ register({
         attach(node, "cloud_preview", cloudWidget(node));
     },
 });
+
+offerExamples();

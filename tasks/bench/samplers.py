@@ -17,7 +17,6 @@ from ...model.depth import codec as depth_codec
 from ...model.depth.alignment import evaluate
 from ...model.scenes import generate, heldout_seed
 from .. import SMALL_MODEL
-from ..demo import SMALL_LOADER
 from ..host.server import Server
 
 COUNT, SIDE = 32, 128
@@ -30,7 +29,7 @@ MAX_CODE = 1.8  # predicted codes are capped here, as in the other tables
 def prompt_for(latent_file: str, sampler: str, steps: int, prefix: str) -> dict:
     """Image -> depth on the latents of a file in the input folder; saves the depth latent."""
     nodes = {
-        "1": (SMALL_LOADER, {"model_name": SMALL_MODEL.name}),
+        "1": ("ModalityForcingLoadSmall", {"model_name": SMALL_MODEL.name}),
         "2": ("CLIPTextEncode", {"clip": ["1", 1], "text": ""}),
         "3": ("LoadLatent", {"latent": latent_file}),
         "4": (

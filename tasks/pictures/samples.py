@@ -24,7 +24,7 @@ from ...model.network.checkpoint import load_transformer
 from ...model.resize import resize_images
 from ...model.scenes import generate, heldout_seed
 from .. import ROOT, SMALL_MODEL
-from ..workflows.small import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
+from ..workflows.settings import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 SHEET = ROOT / "docs" / "small_model.jpg"
 COUNT = 8

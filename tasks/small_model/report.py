@@ -29,8 +29,8 @@ from ...model.training.evaluation import (
 )
 from ...model.training.samples import HeldOut
 from .. import SMALL_MODEL
-from ..workflows.small import GUIDANCE, SIDE
-from ..workflows.small import STEPS as SAMPLING_STEPS
+from ..workflows.settings import GUIDANCE, SIDE
+from ..workflows.settings import STEPS as SAMPLING_STEPS
 from .family import COMPARED, CONFIGS, HEADS, runs
 
 LOG2_ALPHAS = (-5.0, -2.0, 0.0, 2.0, 5.0)

@@ -1,398 +1,239 @@
-"""The shipped workflows as short descriptions; `make` writes them to workflows/.
+"""The shipped workflows as short descriptions; ``run.py workflows make`` writes them to workflows/.
 
-All of them load the released checkpoint, its text encoder and its image autoencoder, which an artist has to bring;
-`demo.use_small_model` puts a small model in their place. Prompts keep to words that a small model knows.
+Each opens on the bundled small model. The released one lies beside it, muted: un-muted it takes its place.
+Four columns at most, so that all is in sight and legible when a workflow opens.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Template
 
-from .builder import Group, Link, Node, Note, Workflow
-from .geometry import CUT, MOVE, depth_to_3d, metric_scene
-from .small import small_version
+from .. import SMALL_MODEL
+from .builder import MUTED, Link, Node, Note
+from .settings import EDGE, FAR
+from .subgraphs import (
+    CLOUD_AND_MESH,
+    COMPLETE_DEPTH,
+    DEPTH_TO_IMAGE,
+    IMAGE_TO_DEPTH,
+    INPAINT,
+    LOOK_AROUND,
+    PAINT,
+    REFINE_DEPTH,
+    RELEASED,
+    TEXT_TO_RGBD,
+)
 
-MODEL_FILE = "modality_forcing.safetensors"
-TEXT_ENCODER_FILE = "qwen_3_8b_fp8mixed.safetensors"
-VAE_FILE = "flux2-vae.safetensors"
-# example.png lies in every ComfyUI's input folder; the others are in workflows/input.
-PICTURE, PICTURE_WITH_HOLE = "example.png", "modality_forcing_scene_hole.png"
+# In workflows/input; the frontend offers them to ComfyUI when a workflow that loads one is opened (web/examples.js).
+PICTURE, PICTURE_WITH_HOLE = "modality_forcing_scene.png", "modality_forcing_scene_hole.png"
 DEPTH, DEPTH_WITH_HOLE = "modality_forcing_depth.png", "modality_forcing_depth_hole.png"
-PROMPT = (
-    "a field of green grass with mountains at noon. a yellow box on the left. "
-    "a green pine in the center nearby. an orange house on the right far away."
-)  # true of the example pictures
-GUIDANCE = 4.0
-VIEWER_HEIGHT = 480
-SCHEDULE_HEIGHT = 520  # with the picture that the frontend draws into it
-NOTES = Path(__file__).parent / "notes"  # the Markdown notes, one for each workflow; files.md ends them all
-CLIP = Link("clip")
-GIVEN_PAIR = (Link("given", "positive"), Link("given", "negative"))
+METRIC_DEPTH = "modality_forcing_depth_16bit.png"
+FOV_X_DEG = 72.76  # of the example scene
+NOTES = Path(__file__).parent / "notes"
+MODEL = {name: Link("small", name) for name in ("model", "clip", "vae")}
+WIDE = 560
+# What is set for the released model.
+PICTURES = "width and height 512, steps 50, guidance 4"
+GIVEN = "max_side 512, steps 50, guidance 4"
+DEPTHS = "max_side 512, steps 20"
+VIEWS = "max_side and width 512, height 384, steps 50, guidance 4"
+SMALL_CUT = {"edge_threshold": EDGE, "far": FAR}
 
 
-def _loaders() -> list[Node]:
-    return [
-        Node("model", "ModalityForcingLoadModel", {"model_name": MODEL_FILE}, column=1),
-        Node("clip", "CLIPLoader", {"clip_name": TEXT_ENCODER_FILE, "type": "flux2"}, column=1),
-        Node("vae", "VAELoader", {"vae_name": VAE_FILE}, column=1),
-    ]
+@dataclass(frozen=True)
+class Workflow:
+    """title: the file's name, which is what ComfyUI's template browser shows."""
+
+    title: str
+    items: list[Node | Note]
 
 
-def _note(name: str, height: int) -> Note:
+def _note(name: str, released: str = "") -> Note:
+    """A workflow's note. released: what to set for the released model, where a workflow has one."""
     heading, _, text = (NOTES / f"{name}.md").read_text(encoding="utf-8").partition("\n")
-    files = (NOTES / "files.md").read_text(encoding="utf-8")
-    return Note(f"{text.strip()}\n\n{files.strip()}", title=heading.removeprefix("# "), width=420, height=height)
+    if released:
+        text += "\n### " + Template((NOTES / "model.md").read_text(encoding="utf-8")).substitute(released=released)
+    # Paragraphs as headings: at the zoom that a workflow opens with, ordinary text is too small to be read.
+    blocks = [block if block[0] in "-#" else f"## {block}" for block in text.strip().split("\n\n")]
+    return Note("\n\n".join(blocks), 0, heading.removeprefix("# "), height=540)
 
 
-def _text(node_id: str, column: int, text: str, title: str, clip: Link = CLIP) -> Node:
-    return Node(node_id, "CLIPTextEncode", {"clip": clip, "text": text}, column, title)
-
-
-def _schedule(column: int, **values) -> Node:
-    return Node(
-        "schedule", "ModalityForcingSchedule", {"model": Link("model"), **values}, column, height=SCHEDULE_HEIGHT
-    )
-
-
-def _condition(kind: str, column: int, given: Link, positive: str, negative: str, **values) -> Node:
-    inputs = {"positive": Link(positive), "negative": Link(negative), **values}
-    return Node("given", f"ModalityForcing{kind}Condition", {**inputs, _GIVEN[kind]: given}, column)
-
-
-_GIVEN = {"Image": "rgb", "Depth": "depth"}
-
-
-def _method(column: int) -> Node:
-    return Node("method", "KSamplerSelect", {"sampler_name": "euler"}, column)
-
-
-def _sampler(node_id: str, column: int, conditions: tuple[Link, Link], latent: Link, cfg: float, title=None) -> Node:
-    inputs = {
-        "model": Link("schedule", "model"),
-        "cfg": cfg,
-        "positive": conditions[0],
-        "negative": conditions[1],
-        "sampler": Link("method"),
-        "sigmas": Link("schedule", "sigmas"),
-        "latent_image": latent,
-        "control_after_generate": "fixed" if cfg == 1 else "randomize",
-    }
-    return Node(node_id, "SamplerCustom", inputs, column, title)
-
-
-def _decoded_image(column: int, sampled: str, name: str) -> list[Node]:
-    """Split and decode in one column, the picture saved in the next."""
+def _model() -> list[Node]:
+    released = {name: Link("released", name) for name in MODEL}
     return [
-        Node("split", "ModalityForcingSplitLatents", {"latent": Link(sampled)}, column),
-        Node("image", "VAEDecode", {"samples": Link("split", "rgb"), "vae": Link("vae")}, column),
-        _saved("image", column + 1, Link("image"), name, "Save Image"),
+        Node("small", "ModalityForcingLoadSmall", {"model_name": SMALL_MODEL.name, **released}, 0),
+        Node("released", RELEASED, {}, 0, "Released Model (muted: Ctrl+M to use it)", mode=MUTED),
     ]
 
 
-def _decoded_depth(column: int, sampled: str, name: str, image: Link, node_id: str = "depth", title=None) -> list[Node]:
+def _picture(name: str, title: str, column: int = 1) -> Node:
+    return Node("picture", "LoadImage", {"image": name}, column, title, height=290)
+
+
+def _viewer(geometry: Link, height: int = 640, node_id: str = "viewer", title: str | None = None) -> Node:
+    shown = {"modality_forcing": {"viewer": {"edge": EDGE, "far": FAR, "pointSize": 3}}}
+    kind, inputs = "ModalityForcingPreviewPointCloud", {"geometry": geometry}
+    return Node(node_id, kind, inputs, 2, title, width=WIDE, height=height, properties=shown)
+
+
+def _depth(geometry: Link, column: int = 3, node_id: str = "shown_depth", title: str | None = None) -> Node:
+    return Node(node_id, "ModalityForcingPreviewDepth", {"geometry": geometry}, column, title, height=340)
+
+
+def _saved(what: str, images: Link, title: str, column: int = 3, height: int = 310) -> Node:
+    inputs = {"images": images, "filename_prefix": f"modality_forcing/{what}"}
+    return Node(f"saved_{what}", "SaveImage", inputs, column, title, height=height)
+
+
+def _cloud(geometry: Link, name: str, **values: float) -> list[Node]:
+    saved = {"point_cloud": Link("cloud", "point cloud"), "filename_prefix": f"modality_forcing/{name}"}
     return [
-        Node(node_id, "ModalityForcingDecodeDepth", {"latent": Link(sampled), "image": image}, column, title),
-        _saved(node_id, column + 1, Link(node_id, "depth picture"), name, title or "Save Depth"),
+        Node("cloud", "ModalityForcingPointCloud", {"geometry": geometry, **values}, 3),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", saved, 3),
     ]
 
 
-def _saved(what: str, column: int, images: Link, name: str, title: str) -> Node:
-    inputs = {"images": images, "filename_prefix": f"modality_forcing/{name}_{what}"}
-    return Node(f"saved_{what}", "SaveImage", inputs, column, title, height=320)
-
-
-def _fitted(column: int, picture: str, title: str, mask: Link | None = None) -> list[Node]:
-    inputs = {"image": Link("picture")} | ({"mask": mask} if mask else {})
-    return [
-        Node("picture", "LoadImage", {"image": picture}, column, title),
-        Node("fit", "ModalityForcingFitImage", inputs, column),
-    ]
-
-
-def _encoded(column: int) -> Node:
-    return Node("encoded", "VAEEncode", {"pixels": Link("fit", "image"), "vae": Link("vae")}, column)
-
-
-LOAD = Group("1  Load", ["model", "clip", "vae"])
-
-
-def joint() -> Workflow:
+def text_to_rgbd() -> Workflow:
+    geometry = Link("made", "geometry")
     items = [
-        _note("joint", 520),
-        *_loaders(),
-        *_joint("Sample"),
-        *_decoded_image(5, "sampler", "joint"),
-        *_decoded_depth(5, "sampler", "joint", Link("image")),
-        *_point_cloud(7, "joint"),
+        _note("text_to_rgbd", PICTURES),
+        *_model(),
+        Node("made", TEXT_TO_RGBD, MODEL, 1),
+        _depth(geometry, 1),
+        _viewer(geometry),
+        _saved("text_image", Link("made", "image"), "Save Image"),
+        *_cloud(geometry, "text_cloud", **SMALL_CUT),
     ]
-    groups = [
-        *(LOAD, *_JOINT_GROUPS),
-        Group("4  Decode", ["split", "image", "depth"]),
-        Group("5  Look around, keep", ["viewer", "cloud", "saved_cloud"]),
-    ]
-    return Workflow("joint", items, groups)
-
-
-def small_model() -> Workflow:
-    return small_version(joint())
-
-
-def _point_cloud(column: int, name: str) -> list[Node]:
-    geometry, cloud = Link("depth", "geometry"), Link("cloud", "point cloud")
-    saved = {"point_cloud": cloud, "filename_prefix": f"modality_forcing/{name}_cloud"}
-    return [
-        Node("viewer", "ModalityForcingPreviewPointCloud", {"geometry": geometry}, column, height=VIEWER_HEIGHT),
-        Node("cloud", "ModalityForcingPointCloud", {"geometry": geometry, **CUT}, column),
-        Node("saved_cloud", "ModalityForcingSavePointCloud", saved, column),
-    ]
-
-
-_JOINT_GROUPS = [
-    Group("2  Describe", ["positive", "negative", "empty"]),
-    Group("3  Sample", ["schedule", "method", "sampler"]),
-]
-
-
-def _joint(title: str) -> list[Node]:
-    return [
-        _text("positive", 2, PROMPT, "Prompt"),
-        _text("negative", 2, "", "Negative (empty)"),
-        Node("empty", "ModalityForcingEmptyLatent", {"width": 512, "height": 512}, 2),
-        _schedule(3),
-        _method(3),
-        _sampler("sampler", 4, (Link("positive"), Link("negative")), Link("empty"), GUIDANCE, title),
-    ]
+    return Workflow("01 Text to Image, Depth and 3D", items)
 
 
 def image_to_depth() -> Workflow:
-    items = [_note("image_to_depth", 520), *_loaders(), *_image_to_depth(PICTURE, "image_to_depth")]
-    return Workflow("image_to_depth", items, [LOAD, *_IMAGE_TO_DEPTH_GROUPS])
-
-
-_IMAGE_TO_DEPTH_GROUPS = [
-    Group("2  Picture", ["picture", "fit", "encoded"]),
-    Group("3  Given", ["text", "given"]),
-    Group("4  Sample", ["schedule", "method", "sampler"]),
-]
-
-
-def _image_to_depth(picture: str, name: str, full_size: bool = True) -> list[Node]:
-    original = Link("picture", "IMAGE") if full_size else Link("fit", "image")
-    return [
-        *_fitted(2, picture, "Your Picture"),
-        _encoded(2),
-        _text("text", 3, "", "Text (empty)"),
-        _condition("Image", 3, Link("encoded"), "text", "text"),
-        _schedule(4),
-        _method(4),
-        _sampler("sampler", 5, GIVEN_PAIR, Link("given", "latent"), 1.0),
-        *_decoded_depth(6, "sampler", name, original),
+    geometry = Link("made", "geometry")
+    items = [
+        _note("image_to_depth", DEPTHS),
+        *_model(),
+        _picture(PICTURE, "Your Picture"),
+        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
+        _viewer(geometry),
+        _depth(geometry),
+        _saved("image_depth", Link("made", "depth picture"), "Save Depth Picture"),
     ]
+    return Workflow("02 Image to Depth and 3D", items)
 
 
 def depth_to_image() -> Workflow:
+    geometry = Link("made", "geometry")
     items = [
-        _note("depth_to_image", 600),
-        *_loaders(),
-        *_fitted(2, DEPTH, "Your Depth Picture"),
-        _encoded_depth(2),
-        _text("positive", 3, PROMPT, "Prompt"),
-        _text("negative", 3, "", "Negative (empty)"),
-        _condition("Depth", 3, Link("encoded", "depth"), "positive", "negative"),
-        _schedule(4),
-        _method(4),
-        _sampler("sampler", 5, GIVEN_PAIR, Link("given", "latent"), GUIDANCE),
-        *_decoded_image(6, "sampler", "depth_to_image"),
-        *_decoded_depth(6, "sampler", "depth_to_image", Link("image")),
+        _note("depth_to_image", GIVEN),
+        *_model(),
+        _picture(DEPTH, "Your Depth Picture"),
+        Node("made", DEPTH_TO_IMAGE, {**MODEL, "depth picture": Link("picture", "IMAGE")}, 1),
+        _viewer(geometry),
+        _saved("depth_image", Link("made", "image"), "Save Image"),
+        _depth(geometry),
     ]
-    return Workflow("depth_to_image", items, [LOAD, *_DEPTH_TO_IMAGE_GROUPS])
+    return Workflow("03 Depth to Image", items)
 
 
-_DEPTH_TO_IMAGE_GROUPS = [
-    Group("2  Depth", ["picture", "fit", "encoded"]),
-    Group("3  Describe", ["positive", "negative", "given"]),
-    Group("4  Sample", ["schedule", "method", "sampler"]),
-    Group("5  Decode", ["split", "image", "depth"]),
-]
-
-
-def _encoded_depth(column: int) -> Node:
-    return Node("encoded", "ModalityForcingEncodeDepthPicture", {"picture": Link("fit", "image")}, column)
-
-
-def joint_refine() -> Workflow:
+def complete_depth() -> Workflow:
+    geometry = Link("made", "geometry")
+    given = {"depth picture": Link("picture", "IMAGE"), "mask": Link("picture", "MASK")}
     items = [
-        _note("joint_refine", 500),
-        *_loaders(),
-        *_joint("Sample Both"),
-        _condition("Image", 5, Link("sampler"), "negative", "negative"),
-        _sampler("refiner", 5, GIVEN_PAIR, Link("given", "latent"), 1.0, "Sample Depth Again"),
-        *_decoded_image(6, "sampler", "joint_refine"),
-        *_decoded_depth(6, "sampler", "joint_refine", Link("image"), title="First Depth"),
-        *_decoded_depth(6, "refiner", "joint_refine", Link("image"), "refined_depth", "Refined Depth"),
+        _note("complete_depth", GIVEN),
+        *_model(),
+        _picture(DEPTH_WITH_HOLE, "Your Depth Picture and Mask"),
+        Node("made", COMPLETE_DEPTH, {**MODEL, **given}, 1),
+        _viewer(geometry),
+        _saved("completed_image", Link("made", "image"), "Save Image"),
+        _depth(geometry),
     ]
-    groups = [
-        LOAD,
-        *_JOINT_GROUPS,
-        Group("4  Depth again", ["given", "refiner"]),
-        Group("5  Decode", ["split", "image", "depth", "refined_depth"]),
-    ]
-    return Workflow("joint_refine", items, groups)
+    return Workflow("04 Complete Depth", items)
 
 
-def depth_to_controlnet() -> Workflow:
+def inpaint() -> Workflow:
+    geometry = Link("made", "geometry")
+    given = {"image": Link("picture", "IMAGE"), "mask": Link("picture", "MASK")}
     items = [
-        _note("depth_to_controlnet", 540),
-        *_loaders(),
-        *_image_to_depth(PICTURE, "controlnet", full_size=False),
-        *_painter(8),
+        _note("inpaint", GIVEN),
+        *_model(),
+        _picture(PICTURE_WITH_HOLE, "Your Picture and Mask"),
+        Node("made", INPAINT, {**MODEL, **given}, 1),
+        _viewer(geometry),
+        _saved("inpainted_image", Link("made", "image"), "Save Image"),
+        _depth(geometry),
     ]
-    groups = [
-        LOAD,
-        *_IMAGE_TO_DEPTH_GROUPS,
-        Group("5  Another model", ["painter", "controlnet", "size", "paint_positive", "paint_negative"]),
-        Group("6  Paint", ["applied", "paint_empty", "paint"]),
-    ]
-    return Workflow("depth_to_controlnet", items, groups)
+    return Workflow("05 Inpaint Image and Depth", items)
 
 
-def _painter(column: int) -> list[Node]:
-    size = {name: Link("size", name) for name in ("width", "height")}
-    applied = {
-        "positive": Link("paint_positive"),
-        "negative": Link("paint_negative"),
-        "control_net": Link("controlnet"),
-        "image": Link("depth", "depth picture"),
-        "strength": 0.8,
-    }
-    paint = {
-        "model": Link("painter", "MODEL"),
-        "positive": Link("applied", "positive"),
-        "negative": Link("applied", "negative"),
-        "latent_image": Link("paint_empty"),
-        "steps": 20,
-        "cfg": 7.0,
-        "sampler_name": "dpmpp_2m",
-        "scheduler": "karras",
-    }
-    text_encoder = Link("painter", "CLIP")
-    return [
-        Node("painter", "CheckpointLoaderSimple", {"ckpt_name": "v1-5-pruned-emaonly-fp16.safetensors"}, column),
-        Node(
-            "controlnet",
-            "ControlNetLoader",
-            {"control_net_name": "control_v11f1p_sd15_depth_fp16.safetensors"},
-            column,
-        ),
-        _text("paint_positive", column, "a watercolour painting of a landscape", "Prompt", text_encoder),
-        _text("paint_negative", column, "blurry, low quality", "Negative", text_encoder),
-        Node("size", "GetImageSize", {"image": Link("depth", "depth picture")}, column),
-        Node("applied", "ControlNetApplyAdvanced", applied, column + 1),
-        Node("paint_empty", "EmptyLatentImage", size, column + 1),
-        Node("paint", "KSampler", paint, column + 1),
-        Node("painted", "VAEDecode", {"samples": Link("paint"), "vae": Link("painter", "VAE")}, column + 2),
-        _saved("painted", column + 2, Link("painted"), "controlnet", "Save Painting"),
-    ]
-
-
-def depth_inpaint() -> Workflow:
-    inverted = Node("kept", "InvertMask", {"mask": Link("picture", "MASK")}, 2, "Painted = Missing")
-    picture, fit = _fitted(2, DEPTH_WITH_HOLE, "Your Depth Picture", Link("kept"))
+def look_around() -> Workflow:
+    seen, made = Link("depth", "geometry"), Link("made", "geometry")
     items = [
-        _note("depth_inpaint", 560),
-        *_loaders(),
-        picture,
-        inverted,
-        fit,
-        _encoded_depth(2),
-        _text("positive", 3, PROMPT, "Prompt"),
-        _text("negative", 3, "", "Negative (empty)"),
-        _condition("Depth", 3, Link("encoded", "depth"), "positive", "negative", mask=Link("fit", "mask")),
-        _schedule(4),
-        _method(4),
-        _sampler("sampler", 5, GIVEN_PAIR, Link("given", "latent"), GUIDANCE),
-        *_decoded_image(6, "sampler", "depth_inpaint"),
-        *_decoded_depth(6, "sampler", "depth_inpaint", Link("image")),
+        _note("look_around", VIEWS),
+        *_model(),
+        _picture(PICTURE, "Your Picture"),
+        Node("depth", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
+        _viewer(seen, 420),
+        _viewer(made, 420, "after", "What the Camera Sees Now"),
+        Node("made", LOOK_AROUND, {**MODEL, "geometry": seen}, 3),
+        _saved("look_around_image", Link("made", "image"), "Save Image", height=240),
     ]
-    groups = [
-        LOAD,
-        Group("2  Depth and mask", ["picture", "kept", "fit", "encoded"]),
-        *_DEPTH_TO_IMAGE_GROUPS[1:],
-    ]
-    return Workflow("depth_inpaint", items, groups)
+    return Workflow("06 Look Around", items)
 
 
-def rgbd_inpaint() -> Workflow:
-    masked = {"samples": Link("sampler"), "mask": Link("picture", "MASK")}
+def depth_to_3d() -> Workflow:
+    depth = {"file": METRIC_DEPTH, "image": Link("picture", "IMAGE"), "fov_x_deg": FOV_X_DEG}
+    saved = {"filename_prefix": "modality_forcing/depth_to_3d"}
     items = [
-        _note("rgbd_inpaint", 540),
-        *_loaders(),
-        *_fitted(2, PICTURE_WITH_HOLE, "Your Picture"),
-        _encoded(2),
-        _text("text", 3, "", "Text (empty)"),
-        _condition("Image", 3, Link("encoded"), "text", "text"),
-        _schedule(4),
-        _method(4),
-        _sampler("sampler", 5, GIVEN_PAIR, Link("given", "latent"), 1.0, "Sample Depth"),
-        _text("positive", 6, PROMPT, "Prompt"),
-        Node("masked", "SetLatentNoiseMask", masked, 6),
-        _sampler("repaint", 6, (Link("positive"), Link("text")), Link("masked"), GUIDANCE, "Sample Under the Mask"),
-        *_decoded_image(7, "repaint", "rgbd_inpaint"),
-        *_decoded_depth(7, "repaint", "rgbd_inpaint", Link("image")),
+        _note("depth_to_3d"),
+        _picture(PICTURE, "Your Picture"),
+        Node("depth", "ModalityForcingLoadDepth", depth, 1, "Its Depth in Metres", height=470),
+        _viewer(Link("depth", "geometry")),
+        Node("box", CLOUD_AND_MESH, {"geometry": Link("depth", "geometry"), "edge_threshold": 0.15}, 3),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", {"point_cloud": Link("box", "point cloud"), **saved}, 3),
+        Node("saved_mesh", "ModalityForcingSaveMesh", {"mesh": Link("box", "mesh"), **saved}, 3),
+        _depth(Link("depth", "geometry")),
     ]
-    groups = [
-        LOAD,
-        *_IMAGE_TO_DEPTH_GROUPS,
-        Group("5  Repaint", ["positive", "masked", "repaint"]),
-        Group("6  Decode", ["split", "image", "depth"]),
-    ]
-    return Workflow("rgbd_inpaint", items, groups)
+    return Workflow("07 Depth File to Point Cloud and Mesh", items)
 
 
-def moved_view() -> Workflow:
-    hidden = {"samples": Link("joined"), "mask": Link("view", "holes")}
+def refine_depth() -> Workflow:
+    geometry = Link("refined", "geometry")
+    again = {"model": MODEL["model"], "clip": MODEL["clip"], "latent": Link("made", "latent")}
     items = [
-        _note("moved_view", 560),
-        *_loaders(),
-        *metric_scene(2),
-        Node("view", "ModalityForcingRenderView", {"geometry": Link("posed"), **MOVE}, 3),
-        _saved("view", 4, Link("view", "image"), "moved_view", "Save View with Holes"),
-        Node("encoded", "VAEEncode", {"pixels": Link("view", "image"), "vae": Link("vae")}, 4),
-        Node("encoded_depth", "ModalityForcingEncodeGeometry", {"geometry": Link("view", "geometry")}, 4),
-        Node(
-            "joined",
-            "ModalityForcingJoinLatents",
-            {"rgb": Link("encoded"), "depth": Link("encoded_depth", "depth")},
-            4,
-        ),
-        Node("masked", "SetLatentNoiseMask", hidden, 4),
-        _text("positive", 5, PROMPT, "Prompt"),
-        _text("negative", 5, "", "Negative (empty)"),
-        _schedule(5),
-        _method(5),
-        _sampler("sampler", 6, (Link("positive"), Link("negative")), Link("masked"), GUIDANCE, "Sample in the Holes"),
-        *_decoded_image(7, "sampler", "moved_view"),
-        *_decoded_depth(7, "sampler", "moved_view", Link("image")),
+        _note("refine_depth", PICTURES),
+        *_model(),
+        Node("made", TEXT_TO_RGBD, MODEL, 1),
+        Node("refined", REFINE_DEPTH, {**again, "image": Link("made", "image")}, 1),
+        _viewer(geometry),
+        _depth(Link("made", "geometry"), node_id="first_depth", title="First Depth"),
+        _depth(geometry, title="Refined Depth"),
     ]
-    groups = [
-        LOAD,
-        Group("2  Scene", ["picture", "depth_file", "posed"]),
-        Group("3  Move the camera", ["view"]),
-        Group("5  Paint what was hidden", ["positive", "negative", "schedule", "method"]),
-        Group("6  Sample", ["sampler"]),
-        Group("7  Decode", ["split", "image", "depth"]),
-    ]
-    return Workflow("moved_view", items, groups)
+    return Workflow("08 Refine Depth", items)
 
 
-CATALOGUE: list[Callable[[], Workflow]] = [
-    joint,
-    image_to_depth,
-    depth_to_image,
-    joint_refine,
-    depth_to_controlnet,
-    depth_inpaint,
-    rgbd_inpaint,
-    depth_to_3d,
-    moved_view,
-    small_model,
+def controlnet() -> Workflow:
+    painter = {"depth picture": Link("made", "depth picture")}
+    items = [
+        _note("controlnet", DEPTHS),
+        *_model(),
+        _picture(PICTURE, "Your Picture"),
+        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
+        _viewer(Link("made", "geometry"), 500),
+        _depth(Link("made", "geometry"), 2),
+        Node("painted", PAINT, painter, 3, "Paint with a ControlNet (muted: Ctrl+M to use it)", mode=MUTED),
+        replace(_saved("painted", Link("painted", "image"), "Save Painting"), mode=MUTED),
+    ]
+    return Workflow("09 Depth for a ControlNet", items)
+
+
+CATALOGUE = [
+    text_to_rgbd(),
+    image_to_depth(),
+    depth_to_image(),
+    complete_depth(),
+    inpaint(),
+    look_around(),
+    depth_to_3d(),
+    refine_depth(),
+    controlnet(),
 ]

@@ -1,7 +1,7 @@
 """The frontend opens what tasks/workflows/builder.py writes, and queues what tasks/workflows/convert.py makes of it."""
 
 import pytest
-from modality_forcing.tasks.workflows.builder import Group, Link, Node, Note, build
+from modality_forcing.tasks.workflows.builder import Link, Node, Note, build
 from modality_forcing.tasks.workflows.convert import to_api
 from PIL import Image
 
@@ -39,8 +39,7 @@ def graph(server, object_info: dict, tmp_path_factory) -> dict:
         Node("saved", "SaveImage", {"images": Link("decoded"), "filename_prefix": "x"}, column=3),
         Node("shown", "PreviewImage", {"images": Link("decoded")}, column=3, mode=2),
     ]
-    groups = [Group("Text", ["positive", "negative", "picture"]), Group("Sample", ["latent", "sampler"])]
-    return build(object_info, "test", items, groups)
+    return build(object_info, "test", items)
 
 
 def test_the_frontend_queues_what_to_api_gives(frontend, graph, object_info):

@@ -1,4 +1,4 @@
-"""Every shipped workflow runs on a real server, with the bundled small model in place of what an artist brings."""
+"""Every shipped workflow runs on a real server as it opens, only smaller and shorter."""
 
 import io
 import json
@@ -6,47 +6,48 @@ import json
 import pytest
 import torch
 from modality_forcing.model.demo.text import TextEncoder
-from modality_forcing.tasks import INPUTS, SMALL_MODEL, WORKFLOWS, demo
+from modality_forcing.tasks import INPUTS, SMALL_MODEL, WORKFLOWS
+from modality_forcing.tasks.demo import upload_pictures
+from modality_forcing.tasks.host.server import GraphError
+from modality_forcing.tasks.workflows.builder import Subgraph
 from modality_forcing.tasks.workflows.catalogue import CATALOGUE
 from modality_forcing.tasks.workflows.convert import to_api
-from modality_forcing.tasks.workflows.make import text_of
+from modality_forcing.tasks.workflows.make import SUBGRAPHS, files
+from modality_forcing.tasks.workflows.results import add_node, seen_geometry
 from PIL import Image
 from safetensors.torch import load_file
 
 SIDE, STEPS = 64, 3
-FLOOR = "0.3.75"  # what `run.py workflows make` is run with
 # Saved pictures, by their file name's start, and their (width, height). The example pictures are 512 x 384.
-FITTED, FULL = (64, 48), (512, 384)
+SQUARE, FITTED, FULL = (SIDE, SIDE), (64, 48), (512, 384)
 EXPECTED = {
-    "joint": {"joint_image": (SIDE, SIDE), "joint_depth": (SIDE, SIDE)},
-    "image_to_depth": {"image_to_depth_depth": FULL},
-    "depth_to_image": {"depth_to_image_image": FITTED, "depth_to_image_depth": FITTED},
-    "joint_refine": {f"joint_refine_{what}": (SIDE, SIDE) for what in ("image", "depth", "refined_depth")},
-    "depth_to_controlnet": {"controlnet_depth": FITTED, "controlnet_painted": FITTED},
-    "depth_inpaint": {"depth_inpaint_image": FITTED, "depth_inpaint_depth": FITTED},
-    "rgbd_inpaint": {"rgbd_inpaint_image": FITTED, "rgbd_inpaint_depth": FITTED},
-    "depth_to_3d": {"to_3d_depth": FULL, "to_3d_normals": FULL},
-    "moved_view": {f"moved_view_{what}": FULL for what in ("view", "image", "depth")},
-    "small_model": {"small_model_image": (SIDE, SIDE), "small_model_depth": (SIDE, SIDE)},
+    "01 Text to Image, Depth and 3D": {"text_image": SQUARE},
+    "02 Image to Depth and 3D": {"image_depth": FULL},
+    "03 Depth to Image": {"depth_image": FITTED},
+    "04 Complete Depth": {"completed_image": FITTED},
+    "05 Inpaint Image and Depth": {"inpainted_image": FITTED},
+    "06 Look Around": {"look_around_image": SQUARE},
+    "07 Depth File to Point Cloud and Mesh": {},
+    "08 Refine Depth": {},
+    "09 Depth for a ControlNet": {},
 }
+SMALLER = {"width": SIDE, "height": SIDE, "max_side": SIDE, "steps": STEPS}
 
 
-@pytest.fixture(scope="module")
-def model_name() -> str:
-    return SMALL_MODEL.name
+def read(title: str) -> dict:
+    return json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def prepared(server, object_info, model_name):
-    """Makes the prompt of a shipped workflow, on the small model, small and short."""
+def prepared(server, object_info):
+    """Makes the prompt of a shipped workflow, small and short."""
 
-    def prepare(name: str) -> dict:
-        graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
-        prompt = to_api(graph, object_info)
-        if nodes_of(prompt, "ModalityForcingLoadModel"):
-            prompt = demo.use_small_model(prompt, model_name)
-        demo.resize(prompt, SIDE, STEPS)
-        demo.upload_pictures(prompt, server)
+    def prepare(title: str, graph: dict | None = None) -> dict:
+        prompt = to_api(graph or read(title), object_info)
+        for node in prompt.values():
+            numbers = {name: value for name, value in node["inputs"].items() if isinstance(value, int) and value}
+            node["inputs"].update({name: SMALLER[name] for name in SMALLER.keys() & numbers.keys()})
+        upload_pictures(prompt, server)
         return prompt
 
     return prepare
@@ -56,129 +57,148 @@ def nodes_of(prompt: dict, class_type: str) -> list[str]:
     return [key for key, node in prompt.items() if node["class_type"] == class_type]
 
 
-def add(prompt: dict, class_type: str, **inputs) -> str:
-    key = str(1 + max(map(int, prompt)))
-    prompt[key] = {"class_type": class_type, "inputs": inputs}
-    return key
+def test_every_file_is_described_and_expected_and_has_a_thumbnail():
+    titles = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    assert titles == [made.title for made in CATALOGUE] == sorted(EXPECTED)
+    assert titles == sorted(path.stem for path in WORKFLOWS.glob("*.jpg"))
 
 
-def stand_in_for_painter(prompt: dict, model_name: str, hint_file) -> None:
-    """Another model with a ControlNet: the small model, with one that records what it gets."""
-    (checkpoint,), (control,) = (nodes_of(prompt, kind) for kind in ("CheckpointLoaderSimple", "ControlNetLoader"))
-    prompt[checkpoint] = {"class_type": demo.SMALL_LOADER, "inputs": {"model_name": model_name}}
-    prompt[control] = {"class_type": "TestControlNet", "inputs": {"file": str(hint_file)}}
-    (sampler,), (decode,) = (nodes_of(prompt, kind) for kind in ("KSampler", "VAEDecode"))
-    split = add(prompt, "ModalityForcingSplitLatents", latent=[sampler, 0])
-    prompt[decode]["inputs"]["samples"] = [split, 0]
+def test_files_are_what_make_writes(object_info):
+    """As prompts and as what is seen: an input that a node got later is not written into every workflow."""
+
+    def seen(graph: dict) -> list:
+        levels = [graph, *(graph.get("definitions") or {}).get("subgraphs", [])]
+        notes = [node["widgets_values"] for node in graph["nodes"] if node["type"] == "MarkdownNote"]
+        return [
+            notes,
+            *([node["type"], node.get("title"), node["size"][0]] for level in levels for node in level["nodes"]),
+        ]
+
+    written = files(object_info)
+    assert set(written) == {*WORKFLOWS.glob("*.json"), *SUBGRAPHS.glob("*.json")}
+    for path, text in written.items():
+        shipped, described = json.loads(path.read_text(encoding="utf-8")), json.loads(text)
+        assert to_api(shipped, object_info) == to_api(described, object_info), f"{path}: run.py workflows make"
+        assert seen(shipped) == seen(described), f"{path}: run.py workflows make"
 
 
-def test_every_shipped_file_is_described_and_expected():
-    names = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
-    assert names == sorted(describe.__name__ for describe in CATALOGUE) == sorted(EXPECTED)
-    assert names == sorted(path.stem for path in WORKFLOWS.glob("*.jpg"))
-
-
-@pytest.mark.parametrize("describe", CATALOGUE, ids=lambda describe: describe.__name__)
-def test_files_are_what_make_workflows_writes(server, object_info, describe):
-    version = server.get_json("/system_stats")["system"]["comfyui_version"]
-    if version != FLOOR:
-        pytest.skip(f"the files are written with ComfyUI {FLOOR}; this is {version}")
-    assert (WORKFLOWS / f"{describe.__name__}.json").read_text(encoding="utf-8") == text_of(object_info, describe)
-
-
-def test_the_prompts_are_in_the_small_models_words():
+def test_the_prompts_are_in_the_small_models_words(object_info):
     words = TextEncoder.load(SMALL_MODEL.parent / "words.json")
-    for path in WORKFLOWS.glob("*.json"):
-        for node in json.loads(path.read_text(encoding="utf-8"))["nodes"]:
-            if node["type"] == "CLIPTextEncode" and path.stem != "depth_to_controlnet":
-                assert words.unknown_words(node["widgets_values"][0]) == []
+    for title in EXPECTED:
+        for node in to_api(read(title), object_info).values():
+            if node["class_type"] == "CLIPTextEncode":
+                assert words.unknown_words(node["inputs"]["text"]) == []
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_it_runs(server, prepared, model_name, tmp_path, name):
-    prompt = prepared(name)
-    hint = tmp_path / "hint.safetensors"
-    if name == "depth_to_controlnet":
-        stand_in_for_painter(prompt, model_name, hint)
-    files = [tmp_path / f"geometry{key}.safetensors" for key in nodes_of(prompt, "ModalityForcingDecodeDepth")]
-    for key, file in zip(nodes_of(prompt, "ModalityForcingDecodeDepth"), files, strict=True):
-        add(prompt, "TestSaveGeometry", geometry=[key, 0], file=str(file))
+@pytest.mark.parametrize("title", EXPECTED)
+def test_it_runs(server, object_info, prepared, tmp_path, title):
+    prompt = prepared(title)
+    file = tmp_path / "geometry.safetensors"
+    add_node(prompt, object_info, "TestSaveGeometry", geometry=seen_geometry(prompt), file=str(file))
     outputs = server.run(prompt)
 
     sizes = {}
     for image in (image for output in outputs.values() for image in output.get("images", [])):
-        content = server.view(image["filename"], image["subfolder"], image["type"])
-        sizes[image["filename"].rsplit("_", 2)[0]] = Image.open(io.BytesIO(content)).size
-    if sizes.get("controlnet_painted") == (128, 96):
-        # Core's older Empty Latent Image is for models that shrink by 8; the stand-in shrinks by 16.
-        sizes["controlnet_painted"] = FITTED
-    assert sizes == EXPECTED[name]
-    for file in files:
-        geometry = load_file(file)
-        depth = geometry["depth"][geometry["mask"]]
-        assert geometry["mask"].any() and depth.isfinite().all() and (depth > 0).all()
-        assert depth.std() > 0
+        if image["type"] == "output":
+            content = server.view(image["filename"], image["subfolder"], image["type"])
+            sizes[image["filename"].rsplit("_", 2)[0]] = Image.open(io.BytesIO(content)).size
+    assert sizes == EXPECTED[title]
+    geometry = load_file(file)
+    depth = geometry["depth"][geometry["mask"]]
+    assert geometry["mask"].any() and depth.isfinite().all() and (depth > 0).all()
+    assert depth.std() > 0
 
 
-def test_given_depth_comes_back(server, prepared, tmp_path):
-    """depth_to_image at strength 1: the decoded depth is the picture's."""
-    prompt = prepared("depth_to_image")
-    (key,) = nodes_of(prompt, "ModalityForcingDecodeDepth")
-    (fit,) = nodes_of(prompt, "ModalityForcingFitImage")
-    files = [tmp_path / "picture.safetensors", tmp_path / "fitted.safetensors"]
-    add(prompt, "TestSaveImage", image=[key, 1], file=str(files[0]))
-    add(prompt, "TestSaveImage", image=[fit, 0], file=str(files[1]))
+def test_given_depth_comes_back(server, object_info, prepared, tmp_path):
+    """At strength 1 the decoded depth is the picture's."""
+    prompt = prepared("03 Depth to Image")
+    (decoded,), (fit,) = (nodes_of(prompt, f"ModalityForcing{kind}") for kind in ("DecodeDepth", "FitImage"))
+    names = [str(tmp_path / name) for name in ("picture.safetensors", "fitted.safetensors")]
+    for name, link in zip(names, ([decoded, 1], [fit, 0]), strict=True):
+        add_node(prompt, object_info, "TestSaveImage", image=link, file=name)
     server.run(prompt)
-    got, want = (load_file(file)["image"] for file in files)
+    got, want = (load_file(name)["image"] for name in names)
     # The decoded picture's range is its own percentiles', so black and white points differ a little.
-    correlation = torch.corrcoef(torch.stack([got.flatten(), want.flatten()]))[0, 1]
-    assert correlation > 0.99
+    assert torch.corrcoef(torch.stack([got.flatten(), want.flatten()]))[0, 1] > 0.99
 
 
-def test_the_controlnet_gets_the_depth_picture_in_full_float(server, prepared, model_name, tmp_path):
-    prompt = prepared("depth_to_controlnet")
+def unmuted(graph: dict, name: str) -> dict:
+    """The workflow with a muted box, and what saves its picture, switched on, as Ctrl+M does."""
+    (inside,) = [item for item in graph["definitions"]["subgraphs"] if item["name"] == name]
+    (box,) = [node for node in graph["nodes"] if node["type"] == inside["id"]]
+    behind = {link[3] for link in graph["links"] if link[1] == box["id"]}
+    for node in (box, *inside["nodes"], *(node for node in graph["nodes"] if node["id"] in behind)):
+        node["mode"] = 0
+    return graph
+
+
+def test_the_controlnet_gets_the_depth_picture_in_full_float(server, object_info, prepared, tmp_path):
+    title = "09 Depth for a ControlNet"
+    prompt = prepared(title, unmuted(read(title), "Paint with a ControlNet"))
     hint, picture = tmp_path / "hint.safetensors", tmp_path / "picture.safetensors"
-    stand_in_for_painter(prompt, model_name, hint)
-    (key,) = nodes_of(prompt, "ModalityForcingDecodeDepth")
-    add(prompt, "TestSaveImage", image=[key, 1], file=str(picture))
+    (checkpoint,), (control,) = (nodes_of(prompt, kind) for kind in ("CheckpointLoaderSimple", "ControlNetLoader"))
+    prompt[checkpoint] = prompt[nodes_of(prompt, "ModalityForcingLoadSmall")[0]]
+    prompt[control] = {"class_type": "TestControlNet", "inputs": {"file": str(hint)}}
+    (sampler,), (empty,) = (nodes_of(prompt, kind) for kind in ("KSampler", "EmptyLatentImage"))
+    prompt[empty]["inputs"] |= {"width": FITTED[0], "height": FITTED[1]}
+    split = add_node(prompt, object_info, "ModalityForcingSplitLatents", latent=[sampler, 0])
+    prompt[next(key for key in nodes_of(prompt, "VAEDecode"))]["inputs"]["samples"] = [split, 0]
+    (decoded,) = nodes_of(prompt, "ModalityForcingDecodeDepth")
+    add_node(prompt, object_info, "TestSaveImage", image=[decoded, 1], file=str(picture))
     server.run(prompt)
     got, want = load_file(hint)["hint"], load_file(picture)["image"].movedim(-1, 1)
     assert torch.equal(got, want)
-    assert want.min() >= 0 and want.max() <= 1
-    assert len(want.unique()) > 256
+    assert want.min() >= 0 and want.max() <= 1 and len(want.unique()) > 256
 
 
-@pytest.mark.parametrize("name", ["depth_inpaint", "rgbd_inpaint"])
-def test_what_is_outside_the_hole_stays(server, prepared, tmp_path, name):
-    prompt = prepared(name)
+def test_the_released_model_takes_the_small_ones_place(server, object_info):
+    graph = unmuted(read("01 Text to Image, Depth and 3D"), "Released Model")
+    prompt = to_api(graph, object_info)
+    (small,) = nodes_of(prompt, "ModalityForcingLoadSmall")
+    given = {name: prompt[small]["inputs"][name] for name in ("model", "clip", "vae")}
+    assert [prompt[key]["class_type"] for key, _ in given.values()] == [
+        "ModalityForcingLoadModel",
+        "CLIPLoader",
+        "VAELoader",
+    ]
+
+
+def test_load_small_model_passes_on_what_is_connected(server, object_info, prepared):
+    prompt = prepared("01 Text to Image, Depth and 3D")
+    (small,) = nodes_of(prompt, "ModalityForcingLoadSmall")
+    other = add_node(prompt, object_info, "ModalityForcingLoadSmall")
+    prompt[small]["inputs"] |= {"model": [other, 0], "clip": [other, 1]}
+    with pytest.raises(GraphError, match=r"got no vae .*Connect all three"):
+        server.run(prompt)
+    prompt[small]["inputs"]["vae"] = [other, 2]
+    server.run(prompt)
+
+
+@pytest.mark.parametrize(("title", "modality"), [("04 Complete Depth", "depth"), ("05 Inpaint Image and Depth", "rgb")])
+def test_what_is_outside_the_hole_stays(server, object_info, prepared, tmp_path, title, modality):
+    prompt = prepared(title)
     (sampler,) = [key for key in nodes_of(prompt, "SamplerCustom") if prompt[key]["inputs"]["cfg"] != 1]
-    file = tmp_path / "latent.safetensors"
-    add(prompt, "TestSaveLatent", latent=[sampler, 0], file=str(file))
-    given = tmp_path / "given.safetensors"
-    source = prompt[nodes_of(prompt, f"ModalityForcing{'Depth' if name == 'depth_inpaint' else 'Image'}Condition")[0]]
-    modality = "depth" if name == "depth_inpaint" else "rgb"
-    add(prompt, "TestSaveLatent", latent=source["inputs"][modality], file=str(given))
+    (condition,) = [key for kind in ("Depth", "Image") for key in nodes_of(prompt, f"ModalityForcing{kind}Condition")]
+    links = {"latent": [sampler, 0], "given": prompt[condition]["inputs"][modality]}
+    for name, link in links.items():
+        add_node(prompt, object_info, "TestSaveLatent", latent=link, file=str(tmp_path / f"{name}.safetensors"))
     server.run(prompt)
     channels = slice(128, 384) if modality == "depth" else slice(0, 128)
-    got, want = load_file(file)["samples"][:, channels], load_file(given)["samples"]
+    got, want = (load_file(tmp_path / f"{name}.safetensors")["samples"] for name in links)
     # The hole is rows 128..304 and columns 176..368 of 384 x 512 pixels: of 3 x 4 cells, all but the outer columns.
-    difference = (got - want).abs().amax(dim=(0, 1, 2))
+    difference = (got[:, channels] - want).abs().amax(dim=(0, 1, 2))
     assert difference[[0, 3]].max() < 1e-4
     assert difference[[1, 2]].min() > 0.1
 
 
-def test_replacing_the_loaders_relinks_all_that_used_them(object_info):
-    graph = json.loads((WORKFLOWS / "joint.json").read_text(encoding="utf-8"))
-    before = to_api(graph, object_info)
-    after = demo.use_small_model(before, "x/y.safetensors")
-    (small,) = nodes_of(after, demo.SMALL_LOADER)
-    assert not any(node["class_type"] in demo.LOADERS for node in after.values())
-    assert after[nodes_of(after, "ModalityForcingSchedule")[0]]["inputs"]["model"] == [small, 0]
-    assert [after[key]["inputs"]["clip"] for key in nodes_of(after, "CLIPTextEncode")] == [[small, 1]] * 2
-    assert after[nodes_of(after, "VAEDecode")[0]]["inputs"]["vae"] == [small, 2]
-    assert len(after) == len(before) - 2
-    with pytest.raises(ValueError, match="loads no model"):
-        demo.use_small_model(after, "x/y.safetensors")
+def test_blueprints_are_boxes_that_stand_alone(server):
+    entries = server.get_json("/global_subgraphs").values()
+    names = {entry["name"] for entry in entries if entry["info"]["node_pack"].startswith("custom_nodes.")}
+    assert names == {path.stem for path in SUBGRAPHS.glob("*.json")}
+    for path in SUBGRAPHS.glob("*.json"):
+        graph = json.loads(path.read_text(encoding="utf-8"))
+        (box,), (inside,) = graph["nodes"], graph["definitions"]["subgraphs"]
+        assert box["type"] == inside["id"] == Subgraph(path.stem, [], {}).id and inside["name"] == path.stem
 
 
 def test_shipped_pictures_are_small_and_of_their_kind():

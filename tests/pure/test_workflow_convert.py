@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from modality_forcing.tasks.workflows.builder import Group, Link, Node, Note, build
+from modality_forcing.tasks.workflows.builder import In, Link, Node, Note, Subgraph, build
 from modality_forcing.tasks.workflows.convert import to_api
 
 INFO = {
@@ -53,7 +53,7 @@ def described(**sample) -> dict:
         Node("text", "Text", {"clip": Link("load", "CLIP"), "text": "a cat"}, column=1, title="What to see"),
         Node("sample", "Sample", inputs, column=2),
     ]
-    return build(INFO, "t", items, [Group("In", ["text"])])
+    return build(INFO, "t", items)
 
 
 def prompt_inputs(graph: dict) -> dict:
@@ -97,14 +97,10 @@ def test_the_saved_form_keeps_values_and_links_by_position():
     assert json.dumps(graph) == json.dumps(described())
 
 
-def test_columns_do_not_overlap_and_frames_hold_their_nodes():
-    graph = described()
-    load, note, text, sample = graph["nodes"]
+def test_columns_do_not_overlap():
+    load, note, text, sample = described()["nodes"]
     assert load["pos"][0] == note["pos"][0] and note["pos"][1] >= load["pos"][1] + load["size"][1]
     assert load["pos"][0] + load["size"][0] < text["pos"][0] < text["pos"][0] + text["size"][0] < sample["pos"][0]
-    x, y, width, height = graph["groups"][0]["bounding"]
-    assert x < text["pos"][0] and x + width > text["pos"][0] + text["size"][0]
-    assert y < text["pos"][1] - 30 and y + height > text["pos"][1] + text["size"][1]
 
 
 @pytest.mark.parametrize(
@@ -115,18 +111,12 @@ def test_columns_do_not_overlap_and_frames_hold_their_nodes():
         ({"mask": 3}, "needs a Link at mask"),
         ({"model": Link("load", "CLIP")}, "takes MODEL, but load gives CLIP"),
         ({"model": Link("load", "VAE")}, "has no output 'VAE'; it has MODEL, CLIP"),
-        ({"model": Link("loader")}, "linked to loader, which is not among the nodes"),
+        ({"model": Link("loader")}, "leads to loader, which is not among the nodes"),
     ],
 )
 def test_a_wrong_description_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         described(**change)
-
-
-def test_a_frame_over_a_foreign_node_is_refused():
-    items = [Node(name, "Points") for name in ("above", "between", "below")]
-    with pytest.raises(ValueError, match="would cover node 2"):
-        build(INFO, "t", items, [Group("Both", ["above", "below"])])
 
 
 def test_a_widget_that_is_linked_takes_the_link():
@@ -170,7 +160,69 @@ def test_values_behind_the_declared_ones_are_left_alone_and_lists_are_wrapped():
 def test_what_does_not_fit_this_comfyui_is_refused():
     with pytest.raises(ValueError, match="node 9 is a Gone"):
         to_api(saved(saved_node(9, "Gone", [])), INFO)
-    with pytest.raises(ValueError, match=r"holds 2 widget values, expected 5: seed, \(after run\), cfg, name, power"):
-        to_api(saved(saved_node(9, "Sample", [7, "fixed"])), INFO)
-    with pytest.raises(ValueError, match="subgraphs"):
-        to_api({**saved(), "definitions": {"subgraphs": [{}]}}, INFO)
+
+
+def test_an_input_that_is_newer_than_the_workflow_has_its_default():
+    prompt = prompt_inputs(saved(saved_node(9, "Sample", [7, "fixed", 2.0])))
+    assert prompt == {"9": {"seed": 7, "cfg": 2.0, "name": "heun", "power": 1.0}}
+
+
+BOX = Subgraph(
+    "Box",
+    [
+        Node("text", "Text", {"clip": In("clip"), "text": In("prompt", "a dog")}),
+        Node(
+            "sample", "Sample", {"model": In("model"), "positive": Link("text"), "seed": In("seed", 3), "cfg": 2.0}, 1
+        ),
+    ],
+    {"text": Link("text"), "latent": Link("sample")},
+)
+
+
+def boxed(mode: int = 0, **inputs) -> dict:
+    given = {"clip": Link("load", "CLIP"), "model": Link("load", "MODEL"), **inputs}
+    items = [
+        Node("load", "Load"),
+        Node("box", BOX, given, 1, mode=mode),
+        Node("again", "Sample", {"model": Link("load", "MODEL"), "positive": Link("box", "text")}, 2),
+    ]
+    return build(INFO, "boxed", items)
+
+
+def test_a_subgraph_is_run_as_what_is_in_it():
+    api = to_api(boxed(prompt="a cat"), INFO)
+    assert {key: node["inputs"] for key, node in api.items()} == {
+        "1": {"file": "a.safetensors"},
+        "2:1": {"clip": ["1", 1], "text": "a cat"},
+        "2:2": {"model": ["1", 0], "positive": ["2:1", 0], "seed": 3, "cfg": 2.0, "name": "heun", "power": 1.0},
+        "3": {"model": ["1", 0], "positive": ["2:1", 0], "seed": 0, "cfg": 4.0, "name": "heun", "power": 1.0},
+    }
+
+
+def test_a_subgraph_shows_its_controls_and_keeps_their_values_inside():
+    graph = boxed(prompt="a cat")
+    box, (inside,) = graph["nodes"][1], graph["definitions"]["subgraphs"]
+    assert box["type"] == inside["id"] and box["widgets_values"] == ["a cat", 3]
+    assert [slot["name"] for slot in box["inputs"]] == ["clip", "model", "prompt", "seed"]
+    assert [slot["name"] for slot in inside["inputs"]] == ["clip", "model", "prompt", "seed"]
+    assert [node["widgets_values"] for node in inside["nodes"]] == [["a cat"], [3, "fixed", 2.0, "heun", 1.0]]
+    ends = {(link["origin_id"], link["origin_slot"], link["target_id"]) for link in inside["links"]}
+    assert ends == {(-10, 0, 1), (-10, 1, 2), (-10, 2, 1), (-10, 3, 2), (1, 0, 2), (1, 0, -20), (2, 0, -20)}
+    linked = {number for end in (*inside["inputs"], *inside["outputs"]) for number in end["linkIds"]}
+    assert linked <= {link["id"] for link in inside["links"]} and len(linked) == 6
+
+
+def test_a_muted_subgraph_does_not_run_and_gives_nothing():
+    graph = boxed(mode=2)
+    assert list(to_api(graph, INFO)) == ["1", "3"] and "positive" not in to_api(graph, INFO)["3"]["inputs"]
+    # Frontends ask each node inside; muting by hand mutes them too.
+    assert {node["mode"] for node in graph["definitions"]["subgraphs"][0]["nodes"]} == {2}
+
+
+def test_a_subgraph_is_used_once():
+    items = [
+        Node("load", "Load"),
+        *(Node(name, BOX, {"clip": Link("load", 1), "model": Link("load")}) for name in "ab"),
+    ]
+    with pytest.raises(ValueError, match="used twice"):
+        build(INFO, "twice", items)

@@ -15,7 +15,7 @@ from ....model.geometry.pose import camera_pose
 from ....model.geometry.render import render_views
 from ....model.geometry.scene import ViewToPaint, add_view, filled_from_around, view_to_paint
 from ....model.scenes import Views, generate, heldout_seed, views
-from ...workflows.small import CRACKS, EDGE, GUIDANCE
+from ...workflows.settings import CRACKS, EDGE, GUIDANCE
 from .small import KINDS, Row, Small, depth_of
 
 COUNT, FIRST, STEPS = 8, 2000, 25

@@ -18,7 +18,7 @@ from ....model.network.checkpoint import load_transformer
 from ....model.network.config import DEPTH_CHANNELS, DEPTH_PATCH
 from ....model.scenes import SceneBatch, generate, heldout_seed
 from ... import SMALL_MODEL
-from ...workflows.small import SIDE
+from ...workflows.settings import SIDE
 
 MAX_CODE = 1.8  # predicted codes are capped here, as in the other tables
 KINDS = ("room", "ground")

@@ -1,0 +1,13 @@
+"""What the bundled small model is used with, in the one place where that is said: workflows, demo and pictures."""
+
+SIDE, STEPS, GUIDANCE = 128, 25, 2.0  # pixels that the model was trained at; what its depth comes out best with
+LEAD = "together"  # log2_alpha 0: as consistent as "image first", and its depth is less blocky
+DEPTH_STEPS = 8  # image to depth: more change nothing (run.py bench samplers)
+FAR = 2.8  # mean depths: the model puts the sky at 4, and its edge on the way there
+EDGE = 0.4  # of neighbouring pixels: at this size the ground itself falls away by more than the default
+CRACKS = 4  # pixels: what the steps of the ground leave open in a moved view
+SIDE_VIEW = {"yaw_deg": 12.0, "pitch_deg": -6.0, "pivot": 1.0}  # a camera that shows the cloud's depth
+PROMPT = (
+    "a field of green grass with mountains at noon. a yellow box on the left. "
+    "a green pine in the center nearby. an orange house on the right far away."
+)  # true of the example pictures, in the model's words

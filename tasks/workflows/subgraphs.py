@@ -1,0 +1,322 @@
+"""The parts of which the shipped workflows consist, as boxes with a few controls; they are shipped as blueprints too.
+
+Each takes model, clip and vae; the values that its widgets show at first are the bundled small model's.
+"""
+
+from .builder import In, Link, Node, Subgraph
+from .settings import CRACKS, DEPTH_STEPS, EDGE, GUIDANCE, LEAD, PROMPT, SIDE, SIDE_VIEW, STEPS
+
+CUT = {"edge_threshold": In("edge_threshold", EDGE), "far": In("far", 0.0)}
+CLIP, VAE = {"clip": In("clip")}, {"vae": In("vae")}
+GIVEN = (Link("given", "positive"), Link("given", "negative"), Link("given", "latent"))
+TEXTS = (Link("positive"), Link("negative"))
+HUB = "https://huggingface.co"
+
+
+def _texts() -> list[Node]:
+    return [
+        Node("positive", "CLIPTextEncode", {**CLIP, "text": In("prompt", PROMPT)}, 0, "Prompt"),
+        Node("negative", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
+    ]
+
+
+def _sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Link) -> list[Node]:
+    schedule = {"model": In("model"), "steps": In("steps", steps)}
+    sampled = {
+        "model": Link("schedule", "model"),
+        "noise_seed": In("seed", 0),
+        "cfg": cfg,
+        "positive": positive,
+        "negative": negative,
+        "sampler": Link("method"),
+        "sigmas": Link("schedule", "sigmas"),
+        "latent_image": latent,
+        "control_after_generate": "fixed",
+    }
+    lead = []
+    if cfg != 1.0:
+        lead = [Node("lead", "ModalityForcingLead", {"order": In("first", LEAD)}, 2)]
+        schedule["log2_alpha"] = Link("lead")
+    return [
+        *lead,
+        Node("schedule", "ModalityForcingSchedule", schedule, 2, height=420),
+        Node("method", "KSamplerSelect", {"sampler_name": "euler"}, 2),
+        Node("sampler", "SamplerCustom", sampled, 3),
+    ]
+
+
+def _decoded(latent: str = "sampler") -> list[Node]:
+    return [
+        Node("split", "ModalityForcingSplitLatents", {"latent": Link(latent)}, 4),
+        Node("image", "VAEDecode", {"samples": Link("split", "rgb"), **VAE}, 4),
+        Node("depth", "ModalityForcingDecodeDepth", {"latent": Link(latent), "image": Link("image")}, 4),
+    ]
+
+
+DEPTH = {"geometry": Link("depth", "geometry"), "depth picture": Link("depth", "depth picture")}
+BOTH = {"image": Link("image"), **DEPTH}
+
+
+def _fitted(image: str, masked: bool = False) -> list[Node]:
+    """An image, and the mask of what is known in it, at a size that the model takes."""
+    if not masked:
+        return [Node("fit", "ModalityForcingFitImage", {"image": In(image), "max_side": In("max_side", SIDE)}, 0)]
+    inputs = {"image": In(image), "mask": Link("known"), "max_side": In("max_side", SIDE)}
+    return [
+        Node("known", "InvertMask", {"mask": In("mask")}, 0, "Painted = Missing"),
+        Node("fit", "ModalityForcingFitImage", inputs, 0),
+    ]
+
+
+def _given_image(text: str) -> list[Node]:
+    condition = {"positive": Link(text), "negative": Link(text), "rgb": Link("encoded")}
+    return [
+        Node("encoded", "VAEEncode", {"pixels": Link("fit", "image"), **VAE}, 1),
+        Node("given", "ModalityForcingImageCondition", condition, 1),
+    ]
+
+
+TEXT_TO_RGBD = Subgraph(
+    "Text to RGB-D",
+    [
+        *_texts(),
+        Node("empty", "ModalityForcingEmptyLatent", {"width": In("width", SIDE), "height": In("height", SIDE)}, 0),
+        *_sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("empty")),
+        *_decoded(),
+    ],
+    {**BOTH, "latent": Link("sampler")},
+    "A text becomes a picture and its depth.",
+)
+
+IMAGE_TO_DEPTH = Subgraph(
+    "Image to Depth",
+    [
+        *_fitted("image"),
+        Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
+        *_given_image("text"),
+        *_sampler(DEPTH_STEPS, 1.0, *GIVEN),
+        Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
+    ],
+    DEPTH,
+    "The depth of a picture, at the picture's own size.",
+)
+
+
+def _depth_to_image(name: str, masked: bool, description: str) -> Subgraph:
+    picture = {"picture": Link("fit", "image"), "black_is_hole": In("black_is_hole", False)}
+    condition = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": Link("encoded", "depth")}
+    condition["strength"] = In("strength", 1.0)
+    if masked:
+        condition["mask"] = Link("fit", "mask")
+    items = [
+        *_texts(),
+        *_fitted("depth picture", masked),
+        Node("encoded", "ModalityForcingEncodeDepthPicture", picture, 1),
+        Node("given", "ModalityForcingDepthCondition", condition, 1),
+        *_sampler(STEPS, In("guidance", GUIDANCE), *GIVEN),
+        *_decoded(),
+    ]
+    return Subgraph(name, items, BOTH, description)
+
+
+DEPTH_TO_IMAGE = _depth_to_image("Depth to Image", False, "A depth picture and a text become a picture.")
+COMPLETE_DEPTH = _depth_to_image("Complete Depth", True, "The depth that a mask says is missing, and a picture of it.")
+
+INPAINT = Subgraph(
+    "Inpaint RGB-D",
+    [
+        *_fitted("image"),
+        *_texts(),
+        *_given_image("negative"),
+        Node(
+            "whole",
+            "SamplerCustom",
+            {
+                "model": Link("schedule", "model"),
+                "noise_seed": In("seed", 0),
+                "cfg": 1.0,
+                "positive": GIVEN[0],
+                "negative": GIVEN[1],
+                "sampler": Link("method"),
+                "sigmas": Link("schedule", "sigmas"),
+                "latent_image": GIVEN[2],
+                "control_after_generate": "fixed",
+            },
+            2,
+            "Depth of the Picture",
+        ),
+        Node("masked", "SetLatentNoiseMask", {"samples": Link("whole"), "mask": In("mask")}, 2),
+        *_sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("masked")),
+        *_decoded(),
+    ],
+    BOTH,
+    "Picture and depth anew under a mask, fitting what is around it.",
+)
+
+LOOK_AROUND = Subgraph(
+    "Look Around",
+    [
+        *_texts(),
+        Node(
+            "view",
+            "ModalityForcingRenderView",
+            {
+                "geometry": In("geometry"),
+                "camera": In("camera"),
+                **{name: In(name, SIDE_VIEW.get(name)) for name in ("right", "up", "forward", "yaw_deg", "pitch_deg")},
+                "pivot": SIDE_VIEW["pivot"],
+                "width": In("width", SIDE),
+                "height": In("height", SIDE * 3 // 4),
+                "edge_threshold": EDGE,
+                "cracks": CRACKS,
+            },
+            0,
+        ),
+        Node("encoded", "VAEEncode", {"pixels": Link("view", "image"), **VAE}, 1),
+        Node("encoded_depth", "ModalityForcingEncodeGeometry", {"geometry": Link("view", "geometry")}, 1),
+        Node(
+            "joined",
+            "ModalityForcingJoinLatents",
+            {"rgb": Link("encoded"), "depth": Link("encoded_depth", "depth")},
+            1,
+        ),
+        Node("masked", "SetLatentNoiseMask", {"samples": Link("joined"), "mask": Link("view", "holes")}, 1),
+        *_sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("masked")),
+        *_decoded(),
+    ],
+    {**BOTH, "view": Link("view", "image")},
+    "What a moved camera, or the connected one, had not seen is painted: picture and depth together.",
+)
+
+REFINE_DEPTH = Subgraph(
+    "Refine Depth",
+    [
+        Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
+        Node(
+            "given",
+            "ModalityForcingImageCondition",
+            {"positive": Link("text"), "negative": Link("text"), "rgb": In("latent")},
+            1,
+        ),
+        *_sampler(DEPTH_STEPS, 1.0, *GIVEN),
+        Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
+    ],
+    DEPTH,
+    "The depth of a made picture once more, from its finished latent.",
+)
+
+
+def _file(node: str, kind: str, widget: str, name: str, directory: str, source: str, **values: str) -> Node:
+    """A loader with what the frontend's dialog of missing models needs to offer the file."""
+    models = [{"name": name, "url": f"{HUB}/{source}", "directory": directory}]
+    return Node(node, kind, {widget: name, **values}, properties={"models": models})
+
+
+RELEASED = Subgraph(
+    "Released Model",
+    [
+        _file(
+            "model",
+            "ModalityForcingLoadModel",
+            "model_name",
+            "modality_forcing.safetensors",
+            "diffusion_models",
+            "bartduis/modality_forcing/resolve/main/model.safetensors",
+        ),
+        _file(
+            "clip",
+            "CLIPLoader",
+            "clip_name",
+            "qwen_3_8b_fp8mixed.safetensors",
+            "text_encoders",
+            "Comfy-Org/flux2-klein-9B/resolve/main/split_files/text_encoders/qwen_3_8b_fp8mixed.safetensors",
+            type="flux2",
+        ),
+        _file(
+            "vae",
+            "VAELoader",
+            "vae_name",
+            "flux2-vae.safetensors",
+            "vae",
+            "Comfy-Org/flux2-dev/resolve/main/split_files/vae/flux2-vae.safetensors",
+        ),
+    ],
+    {"model": Link("model"), "clip": Link("clip"), "vae": Link("vae")},
+    "The released checkpoint with its text encoder and its image autoencoder.",
+)
+
+CLOUD_AND_MESH = Subgraph(
+    "Point Cloud and Mesh",
+    [
+        Node("cloud", "ModalityForcingPointCloud", {"geometry": In("geometry"), **CUT}, 0),
+        Node("mesh", "ModalityForcingMesh", {"geometry": In("geometry"), **CUT}, 1),
+    ],
+    {"point cloud": Link("cloud", "point cloud"), "mesh": Link("mesh")},
+    "Depth as points and as a surface, without what flies between surfaces.",
+)
+
+PAINT = Subgraph(
+    "Paint with a ControlNet",
+    [
+        _file(
+            "painter",
+            "CheckpointLoaderSimple",
+            "ckpt_name",
+            "v1-5-pruned-emaonly-fp16.safetensors",
+            "checkpoints",
+            "Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
+        ),
+        _file(
+            "controlnet",
+            "ControlNetLoader",
+            "control_net_name",
+            "control_v11f1p_sd15_depth_fp16.safetensors",
+            "controlnet",
+            "comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/control_v11f1p_sd15_depth_fp16.safetensors",
+        ),
+        Node(
+            "positive",
+            "CLIPTextEncode",
+            {"clip": Link("painter", "CLIP"), "text": In("prompt", "a watercolour painting of a landscape")},
+            1,
+            "Prompt",
+        ),
+        Node("negative", "CLIPTextEncode", {"clip": Link("painter", "CLIP"), "text": "blurry, low quality"}, 1),
+        Node(
+            "applied",
+            "ControlNetApplyAdvanced",
+            {
+                "positive": Link("positive"),
+                "negative": Link("negative"),
+                "control_net": Link("controlnet"),
+                "image": In("depth picture"),
+                "strength": In("strength", 0.8),
+            },
+            2,
+        ),
+        Node("size", "GetImageSize", {"image": In("depth picture")}, 2),
+        Node("empty", "EmptyLatentImage", {"width": Link("size", "width"), "height": Link("size", "height")}, 2),
+        Node(
+            "paint",
+            "KSampler",
+            {
+                "model": Link("painter", "MODEL"),
+                "positive": Link("applied", "positive"),
+                "negative": Link("applied", "negative"),
+                "latent_image": Link("empty"),
+                "seed": In("seed", 0),
+                "steps": 20,
+                "cfg": 7.0,
+                "sampler_name": "dpmpp_2m",
+                "scheduler": "karras",
+                "control_after_generate": "fixed",
+            },
+            3,
+        ),
+        Node("image", "VAEDecode", {"samples": Link("paint"), "vae": Link("painter", "VAE")}, 4),
+    ],
+    {"image": Link("image")},
+    "Another model paints the same space, by its depth picture.",
+)
+
+BLUEPRINTS = [TEXT_TO_RGBD, IMAGE_TO_DEPTH, DEPTH_TO_IMAGE, INPAINT, LOOK_AROUND]

@@ -1,0 +1,26 @@
+// The pack's example pictures. A workflow of ours that loads one finds it in ComfyUI's input folder: what is missing
+// there is put there when such a workflow is opened, as the frontend itself does for its own templates, and is said.
+
+import { isInInputs, onOpening, say, uploadPicture, workflowFile } from "./host.js";
+
+const EXAMPLE = /^modality_forcing_(scene|depth)(_hole|_16bit)?\.png$/;
+
+export function offerExamples() {
+    onOpening(async (workflow) => {
+        const added = [];
+        for (const name of examplesIn(workflow)) {
+            if (await isInInputs(name)) continue;
+            await uploadPicture(await workflowFile(`input/${name}`), name, "");
+            added.push(name);
+        }
+        if (added.length) say(`Example pictures of this workflow were put into ComfyUI's input folder: ${added.join(", ")}`);
+        return added.length > 0;
+    });
+}
+
+// The names of example pictures among the values of a saved workflow's nodes, those in subgraphs included.
+export function examplesIn(workflow) {
+    const graphs = [workflow, ...(workflow.definitions?.subgraphs ?? [])];
+    const values = graphs.flatMap((graph) => graph.nodes ?? []).flatMap((node) => Object.values(node.widgets_values ?? []));
+    return [...new Set(values.filter((value) => EXAMPLE.test(value)))];
+}
