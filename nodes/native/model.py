@@ -7,10 +7,12 @@ flow matching of depth divided by alpha. So depth is divided by alpha on the way
 turned into x_depth at t_depth in front of the network; every core sampler is right as it stands.
 """
 
+import math
 from typing import Any
 
 import comfy.conds
 import comfy.model_base
+import comfy.model_management
 import comfy.model_sampling
 import torch
 from torch import Tensor
@@ -18,9 +20,11 @@ from torch import Tensor
 from ...model.diffusion.given import Given, Held
 from ...model.diffusion.levels import depth_velocity, per_sample
 from ...model.diffusion.schedule import tilt, tilt_ratio
+from ...model.network.config import TransformerConfig
 from .latent_format import JOINT_CHANNELS, PARTS, scale_depth
 from .transformer import NativeTransformer
 
+TEXT_TOKENS = 512  # of the released model, where a text's length is not known yet
 OPTIONS_KEY = "modality_forcing"  # of the transformer options: what holds for one sampling run
 ABSENT = "absent_modalities"  # of the model's conditions: (B,2), not 0 where a modality is to be taken as absent
 OTHER = {"rgb": "depth", "depth": "rgb"}
@@ -48,6 +52,16 @@ class PackedLevels:
         self.values = values
 
 
+def live_bytes(config: TransformerConfig, tokens: int, bytes_each: int, fused: bool) -> int:
+    """Bytes of activations alive at once, at most, in the single blocks: `run.py bench cost` counts them.
+
+    First linear layer of the block, beside it the tokens, queries, keys and the like; norms that are not fused hold
+    queries and keys in float32.
+    """
+    beside = (5.1 if fused else 9.1) * config.hidden_size
+    return int(tokens * (3 * config.hidden_size + 2 * config.mlp_size + beside) * bytes_each)
+
+
 class ModalityForcingModel(comfy.model_base.Flux):
     """A Flux subclass only so that core maps diffusers' LoRA names; FLUX's own conditioning is left out."""
 
@@ -59,6 +73,17 @@ class ModalityForcingModel(comfy.model_base.Flux):
     @property
     def log2_alpha(self) -> float:
         return getattr(self.model_sampling, "log2_alpha", 0.0)  # core's own ModelSampling nodes have none
+
+    def memory_required(self, input_shape: Any, cond_shapes: dict[str, Any] | None = None) -> float:
+        """Bytes that a call on (B,384,h,w) holds at once beside the weights, with a tenth to spare."""
+        management = comfy.model_management
+        if not (management.xformers_enabled() or management.pytorch_attention_flash_attention()):
+            return super().memory_required(input_shape, cond_shapes or {})  # attention in parts: core's own guess
+        texts = [shape[1] for shape in (cond_shapes or {}).get("c_crossattn", ())]
+        tokens = input_shape[0] * (max(texts, default=TEXT_TOKENS) + len(PARTS) * math.prod(input_shape[2:]))
+        network = self.diffusion_model
+        dtype = self.manual_cast_dtype or self.get_dtype()
+        return 1.1 * live_bytes(network.config, tokens, management.dtype_size(dtype), network.kernels.fused)
 
     def concat_cond(self, **_kwargs: Any) -> None:
         return None

@@ -41,8 +41,6 @@ class NativeTransformer(ModalityForcingTransformer):
         return x + self._forward(x.to(seen_as), *args, **kwargs)
 
     def _forward(self, x, timestep, context=None, control=None, transformer_options={}, wanted=PARTS, **_kwargs):  # noqa: B006
-        if any(kind.startswith("attn1") for kind in transformer_options.get("patches", {})):
-            wanted = PARTS  # patches of attention expect all tokens in all blocks
         velocity, depth = super().forward(
             x[:, PARTS["rgb"]],
             x[:, PARTS["depth"]],
