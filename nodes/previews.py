@@ -114,7 +114,12 @@ class PreviewPointCloud(io.ComfyNode):
                 io.Load3DCamera.Output(
                     id="view_camera", display_name="camera", tooltip="Of that view, in the unit of the depth."
                 ),
-                GEOMETRY.Output(id="seen", display_name="geometry", tooltip="Depth, camera and colours of that view."),
+                GEOMETRY.Output(
+                    id="seen",
+                    display_name="geometry",
+                    tooltip="Depth, camera and colours of that view: to 'Encode View for Painting' and to 'Add View to "
+                    "Scene'.",
+                ),
                 *_pick_outputs(),
             ],
             is_output_node=True,
@@ -184,8 +189,11 @@ def _see(geometry: dict[str, Any], clouds: list[PointCloud] | None, view: View) 
     height, width = source.depth.shape[1:]
     fov = view.orbit.fov_y_deg
     intrinsics = source.intrinsics if fov is None else intrinsics_from_fov_y(fov, width, height)
-    seen = render_views(clouds or view.clouds(geometry), view.orbit.pose()[None], intrinsics, width, height)
-    return seen.image, seen.hole.float(), make_geometry(seen.depth, ~seen.hole, intrinsics, seen.image)
+    pose = view.orbit.pose()[None]
+    seen = render_views(clouds or view.clouds(geometry), pose, intrinsics, width, height)
+    packet = make_geometry(seen.depth, ~seen.hole, intrinsics, seen.image)
+    packet["pose"] = pose.expand(len(seen.depth), -1, -1)  # for 'Add View to Scene', as Render Moved View has it
+    return seen.image, seen.hole.float(), packet
 
 
 def _camera_out(geometry: dict[str, Any], orbit: Orbit | None) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_dragging_the_curve_sets_log2_alpha(frontend, opened_schedule):
     assert frontend.errors == []
 
 
-def test_presets_and_keys(frontend, opened_schedule):
+def test_presets_keys_and_typed_values(frontend, opened_schedule):
     widget = opened_schedule()
     for name, value in (("Depth first", -5), ("Together", 0), ("RGB first", 5)):
         widget.get_by_text(name, exact=True).first.click()
@@ -67,10 +67,6 @@ def test_presets_and_keys(frontend, opened_schedule):
     frontend.page.keyboard.press("Shift+ArrowDown")
     frontend.page.keyboard.press("PageDown")
     assert alpha(frontend) == pytest.approx(2.9)
-
-
-def test_the_picture_follows_typed_values(frontend, opened_schedule):
-    widget = opened_schedule()
     assert widget.locator("circle").count() == 13
     node_value(frontend, SCHEDULE, "void (node.widgets[0].value = 4, node.widgets[2].value = -3)")
     frontend.page.wait_for_timeout(500)

@@ -54,8 +54,16 @@ def test_a_view_and_a_connected_camera(server, geometry):
     view = {"pivot": [0, 0, 2], "distance": 2, "yaw": 20, "pitch": 0, "fov_y_deg": 50, "edge": 0, "far": 0}
     first = graph.add(CLOUD, geometry=loaded[0], screenshot="", view=json.dumps(view))
     second = graph.add(CLOUD, geometry=loaded[0], screenshot="", camera=first[2])
+    cloud = {"outlier_neighbours": 0, "outlier_deviations": 2.0, "voxel": 0.0, "normals": False}
+    cloud |= {"edge_threshold": 0.0, "far": 0.0, "stride": 1}
+    scene = graph.add("ModalityForcingPointCloud", geometry=loaded[0], **cloud)
+    seen = first[3]  # what the view shows goes back into the scene: it says where its camera stood
+    grown = graph.add("ModalityForcingAddView", scene=scene[0], painted=seen, view=seen, edge_threshold=0.0)
     graph.add("PreviewImage", images=second[0])
+    graph.add("PreviewAny", source=grown[2])
     outputs = server.run(graph.prompt)
+    (added,) = (int(entry["text"][0]) for entry in outputs.values() if "text" in entry)
+    assert added == 0  # nothing that the scene did not have
     items = [entry["modality_forcing"][0] for entry in outputs.values() if "modality_forcing" in entry]
     (camera,) = (item["camera"] for item in items if "camera" in item)
     assert camera["yaw_deg"] == pytest.approx(20, abs=1e-3) and camera["fov_y_deg"] == pytest.approx(50)
