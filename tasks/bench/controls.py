@@ -12,7 +12,7 @@ import torch
 from .. import TaskError
 from .of_controls.small import Small
 
-PARTS = ("upscale", "ensemble", "sparse", "tiles", "video", "scene")
+PARTS = ("upscale", "ensemble", "sparse", "tiles", "video", "scene", "strength", "guidance")
 
 
 def main(arguments: list[str]) -> int:
