@@ -102,11 +102,10 @@ class Flux2Codecs:
 
     def _load_encoder(self) -> nn.Module:
         if isinstance(self._text, tuple):
-            model = getattr(self._text[0], "model", self._text[0])
-        else:
-            from transformers import AutoModel
+            return getattr(self._text[0], "model", self._text[0])
+        from transformers import AutoModel
 
-            model = AutoModel.from_pretrained(self._text, dtype=self.dtype)
+        model = AutoModel.from_pretrained(self._text, dtype=self.dtype)
         # One layer more than is read, since the state after a model's last layer is normalised.
         model.layers = model.layers[: QWEN_LAYERS[-1] + 1]
         return model

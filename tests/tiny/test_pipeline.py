@@ -73,7 +73,7 @@ def test_text_is_the_pipelines(tmp_path):
     assert found.shape == (2, QWEN_TOKENS, WIDTH)
     assert torch.equal(found, wanted)
     given = Flux2Codecs("", (whole, tokenizer))
-    assert torch.equal(given.encode_text(["a red ball", ""]), wanted)
+    assert torch.equal(given.encode_text(["a red ball", ""]), wanted) and len(whole.model.layers) == 30
 
 
 @pytest.fixture(scope="module")
