@@ -20,6 +20,7 @@ from . import (
     scene,
     small_model,
     sparse,
+    splats,
     tiles,
     upscale,
     video,
@@ -38,6 +39,6 @@ NODES = [
     *previews.NODES,
 ]
 NODES += [*pictures.NODES, *depth_files.NODES, *metric.NODES, *camera.NODES]
-NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES]
+NODES += [*pointcloud.NODES, *mesh.NODES, *views.NODES, *splats.NODES]
 NODES += [*upscale.NODES, *ensemble.NODES, *tiles.NODES, *video.NODES, *sparse.NODES, *scene.NODES]
 NODES += guidance.NODES

@@ -124,7 +124,7 @@ class RenderView(io.ComfyNode):
 
 def _poses(clouds: int, frames: int, camera: dict[str, Any] | None = None, **motion: float) -> Tensor:
     """(V,4,4)."""
-    if clouds > 1 and frames not in (1, clouds):
+    if frames < 1 or (clouds > 1 and frames not in (1, clouds)):
         raise ValueError(f"got {frames} frames for a batch of {clouds}; expected 1, or one for each image")
     if camera is not None:
         return pose_from_load3d(camera)[None].repeat(frames, 1, 1)

@@ -210,7 +210,8 @@ def _within(values: np.ndarray, far: float) -> tuple[np.ndarray, float]:
 def _plain_map(depth: Tensor, valid: Tensor | None) -> np.ndarray:
     """(H,W) float32 with 0 where there is no depth."""
     if depth.ndim == 3 and depth.shape[0] == 1:
-        depth, valid = depth[0], None if valid is None else valid.reshape(depth.shape[1:])
+        depth = depth[0]
+        valid = valid[0] if valid is not None and valid.ndim == 3 and valid.shape[0] == 1 else valid
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"got depth of shape {tuple(depth.shape)}, expected one map (H,W); save a batch map by map")
     values = depth.detach().cpu().float().numpy()
@@ -242,11 +243,12 @@ def _write_png16(path: Path, levels: np.ndarray, text: dict[str, str]) -> None:
 
 
 def _write_npy(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
+    values = np.ascontiguousarray(values)
     with path.open("wb") as file:
         # Not np.save: it writes in C, which reports a full disk as a number of bytes.
         header = np.lib.format.header_data_from_array_1_0(values)
         np.lib.format.write_array_header_1_0(file, header)
-        file.write(np.ascontiguousarray(values).data)
+        file.write(values.data)
 
 
 def _write_tiff(path: Path, values: np.ndarray, text: dict[str, str]) -> None:

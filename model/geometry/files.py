@@ -46,15 +46,16 @@ def glb_bytes(shape: PointCloud | Mesh) -> bytes:
 
 def save_ply(path: str | Path, cloud: PointCloud, notes: Mapping[str, str] = _NONE) -> Path:
     """Write a new .ply file; returns its path. `notes`: texts by name, kept as comments of the header."""
-    return _save(path, ".ply", _ply_parts(cloud, notes))
+    return save_parts(path, ".ply", _ply_parts(cloud, notes))
 
 
 def save_glb(path: str | Path, shape: PointCloud | Mesh, notes: Mapping[str, str] = _NONE) -> Path:
     """Write a new .glb file; returns its path. `notes`: texts by name, kept in asset.extras as core's files do."""
-    return _save(path, ".glb", _glb_parts(shape, notes))
+    return save_parts(path, ".glb", _glb_parts(shape, notes))
 
 
-def _save(path: str | Path, suffix: str, parts: Iterator[bytes | np.ndarray]) -> Path:
+def save_parts(path: str | Path, suffix: str, parts: Iterator[bytes | np.ndarray]) -> Path:
+    """Write a new file of these parts; returns its path. ValueError for another suffix."""
     path = Path(path)
     if path.suffix.lower() != suffix:
         raise ValueError(f"got the file name {path.name!r}, expected one that ends in {suffix}")
@@ -64,7 +65,7 @@ def _save(path: str | Path, suffix: str, parts: Iterator[bytes | np.ndarray]) ->
 
 
 def _ply_parts(cloud: PointCloud, notes: Mapping[str, str]) -> Iterator[bytes | np.ndarray]:
-    _check_cloud(cloud)
+    check_cloud(cloud)
     columns = {name: (cloud.points[:, i], GLTF_AXES[i]) for i, name in enumerate(("x", "y", "z"))}
     if cloud.normals is not None:
         normals = _defined(cloud.normals)
@@ -73,7 +74,7 @@ def _ply_parts(cloud: PointCloud, notes: Mapping[str, str]) -> Iterator[bytes | 
         "ply",
         "format binary_little_endian 1.0",
         "comment axes: x right, y up, z towards the viewer (glTF)",
-        *(line for name, text in notes.items() for line in _comments(name, text)),
+        *(line for name, text in notes.items() for line in ply_comments(name, text)),
         f"element vertex {len(cloud)}",
         *(f"property float {name}" for name in columns),
         *(f"property uchar {name}" for name in ("red", "green", "blue")),
@@ -92,7 +93,7 @@ def _ply_parts(cloud: PointCloud, notes: Mapping[str, str]) -> Iterator[bytes | 
         yield rows
 
 
-def _comments(name: str, text: str) -> Iterator[str]:
+def ply_comments(name: str, text: str) -> Iterator[str]:
     """A text as lines of a PLY header: short ones, since readers end at about 1000 letters, and in ASCII."""
     plain = text.encode("ascii", "backslashreplace").decode().replace("end_header", "end\\u005fheader")
     plain = plain.replace("\r", " ").replace("\n", " ")
@@ -102,7 +103,7 @@ def _comments(name: str, text: str) -> Iterator[str]:
 def _glb_parts(shape: PointCloud | Mesh, notes: Mapping[str, str]) -> Iterator[bytes | np.ndarray]:
     writer = _Glb(notes)
     if isinstance(shape, PointCloud):
-        _check_cloud(shape)
+        check_cloud(shape)
         attributes = writer.attributes(shape.points, shape.normals, shape.colors)
         primitive = {"attributes": attributes, "mode": _POINTS}
     else:
@@ -117,7 +118,8 @@ def _glb_parts(shape: PointCloud | Mesh, notes: Mapping[str, str]) -> Iterator[b
     yield from writer.container(primitive, texture)
 
 
-def _check_cloud(cloud: PointCloud) -> None:
+def check_cloud(cloud: PointCloud) -> None:
+    """ValueError for a cloud that is empty, or whose parts do not fit together or are not finite."""
     if len(cloud) == 0:
         raise ValueError("the point cloud is empty; raise the edge threshold or the far limit, or check the mask")
     _check_rows("point cloud", {"points": (cloud.points, 3), "normals": (cloud.normals, 3)}, len(cloud))

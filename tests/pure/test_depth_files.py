@@ -55,6 +55,15 @@ def test_png_levels_and_metadata_by_hand(tmp_path):
     assert load_depth(path, scale=0.002).depth[0, 0, 0].item() == pytest.approx(2.0)
 
 
+@pytest.mark.parametrize("suffix", (".png", *EXACT))
+def test_a_transposed_map_is_not_written_by_columns(tmp_path, suffix):
+    needs(suffix)
+    depth = torch.arange(1.0, 13.0).reshape(3, 4).T
+    torch.testing.assert_close(
+        load_depth(save_depth(tmp_path / f"a{suffix}", depth)).depth[0], depth, atol=1e-3, rtol=0
+    )
+
+
 def test_png_never_clips(tmp_path):
     with pytest.raises(ValueError, match="larger step"):
         save_depth(tmp_path / "a.png", torch.tensor([[70.0]]), step=0.001)
