@@ -33,10 +33,13 @@ class Given:
 class Held:
     """The given part of one modality during one call. Letters: B batch, C channels."""
 
-    def __init__(self, latent: Tensor, noise: Tensor, span: Tensor, mask: Tensor | None, sigma: Tensor) -> None:
+    def __init__(
+        self, latent: Tensor, noise: Tensor, span: Tensor, mask: Tensor | None, sigma: Tensor, modality: str
+    ) -> None:
         self.unknown = latent.isnan()  # (B,C,h,w)
         self.latent = torch.where(self.unknown, noise, latent)
         self.noise = noise
+        self.modality = modality
         self.strength, start, end, self.least = span.unbind(1)  # (B,) each
         self.active = (sigma <= start) & (sigma > end)  # (B,)
         self.whole = mask is None
@@ -46,7 +49,7 @@ class Held:
 
     def level(self, own: Tensor, other: Tensor) -> Tensor:
         """(B,) level of the modality: its own clock, or the given level while all of it is given."""
-        level = given_level(other, self.strength).maximum(self.least)
+        level = given_level(other, self.strength, self.modality).maximum(self.least)
         return torch.where(self.active, level, own) if self.whole else own
 
     @property

@@ -169,7 +169,7 @@ class ModalityForcingModel(comfy.model_base.Flux):
             cond = {name: kwargs.pop(f"{modality}_{name}", None) for name in ("latent", "noise", "span", "mask")}
             if cond["latent"] is None:
                 continue
-            hold = Held(**cond, sigma=sigma)
+            hold = Held(**cond, sigma=sigma, modality=modality)
             levels[modality] = hold.level(clocks[modality], clocks[OTHER[modality]])
             state[modality] = hold.put(state[modality], levels[modality])
             held[modality] = hold

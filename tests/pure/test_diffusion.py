@@ -61,6 +61,7 @@ def test_strength_turns_evenly_from_not_given_to_clean():
     strengths = torch.tensor([0.1, 0.5, 0.9, 0.989])
     effect = 1 / (1 + ((levels.strength_to_log2_alpha(strengths) - 0.86) / 1.3).exp())
     torch.testing.assert_close(effect, strengths)
+    assert levels.strength_to_log2_alpha(torch.tensor(0.5), "rgb") == pytest.approx(-0.4)
     assert levels.strength_to_log2_alpha(strengths)[-1] == pytest.approx(-5, abs=0.05)
     assert levels.strength_to_log2_alpha(torch.tensor([1e-9, 1 - 1e-7])).tolist() == [14, -14]
 

@@ -2,7 +2,7 @@
 // Levels run from t = 1 (noise) to t = 0 (clean).
 
 export const LIMIT = 14; // of the log2_alpha input
-const HALF_EFFECT = 0.86; // log2_alpha of a given modality at strength 0.5
+const HALF_EFFECT = { depth: 0.86, rgb: -0.4 }; // log2_alpha of the given modality at strength 0.5
 const EFFECT_WIDTH = 1.3; // of the logistic curve of its effect
 
 export function shift(u, mu) {
@@ -28,9 +28,9 @@ export function baseLevels(steps, mu) {
     return Array.from({ length: steps + 1 }, (_, step) => shift(1 - step / steps, mu));
 }
 
-export function givenLevel(clock, strength) {
+export function givenLevel(clock, strength, given = "depth") {
     if (strength >= 1) return 0;
-    const log2Alpha = HALF_EFFECT - EFFECT_WIDTH * Math.log(strength / (1 - strength));
+    const log2Alpha = HALF_EFFECT[given] - EFFECT_WIDTH * Math.log(strength / (1 - strength));
     return tilt(clock, Math.min(LIMIT, Math.max(-LIMIT, log2Alpha)));
 }
 
@@ -51,7 +51,7 @@ export function trajectory(steps, mu, log2Alpha, given = {}) {
                 && sigma <= shift(1 - it.start, mu) && sigma > shift(1 - it.end, mu);
             // At sigma 0 the run is over: what was given until the end is still where it was.
             const ended = it && !it.masked && it.strength > 0 && sigma === 0;
-            return active || ended ? givenLevel(clock[other], it.strength) : clock[own];
+            return active || ended ? givenLevel(clock[other], it.strength, own) : clock[own];
         };
         return [level("rgb", "depth"), level("depth", "rgb")];
     });

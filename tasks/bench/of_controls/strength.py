@@ -36,7 +36,7 @@ def rows(small: Small) -> Iterator[Row]:
         clean, absent = effect(modality, float("-inf")), effect(modality, None)
         yield Row("strength", f"{modality} given clean / not given", f"error {clean:.1f} % / {absent:.1f} %")
         settings = [(f"log2_alpha {a:g}", a) for a in TILTS]
-        settings += [(f"strength {s:g}", float(strength_to_log2_alpha(torch.tensor(s)))) for s in STRENGTHS]
+        settings += [(f"strength {s:g}", float(strength_to_log2_alpha(torch.tensor(s), modality))) for s in STRENGTHS]
         for name, log2_alpha in settings:
             error = effect(modality, log2_alpha)
             share = (absent - error) / (absent - clean)
