@@ -32,10 +32,8 @@ def halves_of(server: Server, title: str) -> list[Image.Image]:
     """The two pictures of a workflow's thumbnail."""
     info = server.object_info()
     prompt = to_api(json.loads((WORKFLOWS / f"{title}.json").read_text(encoding="utf-8")), info)
-    pictures = add_pictures(prompt, info, **({"far": 0.0} if title.startswith("07") else {}))  # in metres
-    pictures["image"] = next(
-        (node["inputs"]["images"] for node in prompt.values() if node["class_type"] == "SaveImage"), None
-    )
+    pictures = add_pictures(prompt, info, **({"far": 0.0} if title[:2] == "07" else {}))  # in metres
+    pictures["image"] = next(([key, 0] for key, node in prompt.items() if node["class_type"] == "VAEDecode"), None)
     wanted = HALVES.get(title[:2], ("given", "depth"))
     keys = {what: save_picture(prompt, info, pictures[what], "thumbnail") for what in wanted if what != "given"}
     outputs = server.run(prompt)

@@ -4,13 +4,14 @@ Each opens on the bundled small model. The released one lies beside it, muted: u
 Four columns at most, so that all is in sight and legible when a workflow opens.
 """
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Template
 
 from .. import SMALL_MODEL
 from .builder import MUTED, Link, Node, Note
-from .settings import EDGE, FAR
+from .settings import EDGE, FAR, FIRST_VIEW, SIDE, VIEWER_FAR
 from .subgraphs import (
     CLOUD_AND_MESH,
     COMPLETE_DEPTH,
@@ -36,7 +37,7 @@ WIDE = 560
 PICTURES = "width and height 512, steps 50, guidance 4"
 GIVEN = "max_side 512, steps 50, guidance 4"
 DEPTHS = "max_side 512, steps 20"
-VIEWS = "max_side and width 512, height 384, steps 50, guidance 4"
+VIEWS = "max_side 512 (twice), steps 50, guidance 4"
 SMALL_CUT = {"edge_threshold": EDGE, "far": FAR}
 
 
@@ -70,10 +71,11 @@ def _picture(name: str, title: str, column: int = 1) -> Node:
     return Node("picture", "LoadImage", {"image": name}, column, title, height=290)
 
 
-def _viewer(geometry: Link, height: int = 640, node_id: str = "viewer", title: str | None = None) -> Node:
-    shown = {"modality_forcing": {"viewer": {"edge": EDGE, "far": FAR, "pointSize": 3}}}
-    kind, inputs = "ModalityForcingPreviewPointCloud", {"geometry": geometry}
-    return Node(node_id, kind, inputs, 2, title, width=WIDE, height=height, properties=shown)
+def _viewer(geometry: Link, height: int = 640, node_id: str = "viewer", title: str | None = None, **inputs) -> Node:
+    shown = {"modality_forcing": {"viewer": {"edge": EDGE, "far": VIEWER_FAR, "pointSize": 3}}}
+    kind = "ModalityForcingPreviewPointCloud"
+    given = {"geometry": geometry, **inputs}
+    return Node(node_id, kind, given, 2, title, width=WIDE, height=height, properties=shown)
 
 
 def _depth(geometry: Link, column: int = 3, node_id: str = "shown_depth", title: str | None = None) -> Node:
@@ -166,16 +168,18 @@ def inpaint() -> Workflow:
 
 
 def look_around() -> Workflow:
-    seen, made = Link("depth", "geometry"), Link("made", "geometry")
+    fit = {"image": Link("picture", "IMAGE"), "max_side": SIDE}
+    seen, view = Link("depth", "geometry"), {"view": json.dumps(FIRST_VIEW)}
     items = [
         _note("look_around", VIEWS),
         *_model(),
         _picture(PICTURE, "Your Picture"),
-        Node("depth", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
-        _viewer(seen, 420),
-        _viewer(made, 420, "after", "What the Camera Sees Now"),
-        Node("made", LOOK_AROUND, {**MODEL, "geometry": seen}, 3),
-        _saved("look_around_image", Link("made", "image"), "Save Image", height=240),
+        Node("fit", "ModalityForcingFitImage", fit, 1),
+        Node("depth", IMAGE_TO_DEPTH, {**MODEL, "image": Link("fit", "image")}, 1),
+        _viewer(seen, 430, title="Look Around, then Use This View", **view),
+        _viewer(seen, 430, "after", "The Scene with What Was Painted", point_cloud=Link("made", "scene")),
+        Node("made", LOOK_AROUND, {**MODEL, "geometry": seen, "view": Link("viewer", "geometry")}, 3),
+        _saved("look_around_image", Link("made", "image"), "Save Image", height=260),
     ]
     return Workflow("06 Look Around", items)
 

@@ -7,6 +7,15 @@ FAR = 2.8  # mean depths: the model puts the sky at 4, and its edge on the way t
 EDGE = 0.4  # of neighbouring pixels: at this size the ground itself falls away by more than the default
 CRACKS = 4  # pixels: what the steps of the ground leave open in a moved view
 SIDE_VIEW = {"yaw_deg": 12.0, "pitch_deg": -6.0, "pivot": 1.0}  # a camera that shows the cloud's depth
+VIEWER_FAR = 4.0  # median depths: as FAR, for the viewer
+FIRST_VIEW = {
+    "pivot": [0, 0, 1],
+    "distance": 1,
+    "yaw": 12,
+    "pitch": -6,
+    "edge": EDGE,
+    "far": VIEWER_FAR,
+}
 PROMPT = (
     "a field of green grass with mountains at noon. a yellow box on the left. "
     "a green pine in the center nearby. an orange house on the right far away."

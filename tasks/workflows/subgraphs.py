@@ -4,7 +4,7 @@ Each takes model, clip and vae; the values that its widgets show at first are th
 """
 
 from .builder import In, Link, Node, Subgraph
-from .settings import CRACKS, DEPTH_STEPS, EDGE, GUIDANCE, LEAD, PROMPT, SIDE, SIDE_VIEW, STEPS
+from .settings import DEPTH_STEPS, EDGE, FAR, GUIDANCE, LEAD, PROMPT, SIDE, STEPS
 
 CUT = {"edge_threshold": In("edge_threshold", EDGE), "far": In("far", 0.0)}
 CLIP, VAE = {"clip": In("clip")}, {"vae": In("vae")}
@@ -157,35 +157,36 @@ LOOK_AROUND = Subgraph(
     "Look Around",
     [
         *_texts(),
+        Node("encoded", "ModalityForcingEncodeView", {"view": In("view"), **VAE}, 1),
         Node(
-            "view",
-            "ModalityForcingRenderView",
+            "given",
+            "ModalityForcingDepthCondition",
             {
-                "geometry": In("geometry"),
-                "camera": In("camera"),
-                **{name: In(name, SIDE_VIEW.get(name)) for name in ("right", "up", "forward", "yaw_deg", "pitch_deg")},
-                "pivot": SIDE_VIEW["pivot"],
-                "width": In("width", SIDE),
-                "height": In("height", SIDE * 3 // 4),
-                "edge_threshold": EDGE,
-                "cracks": CRACKS,
+                "positive": TEXTS[0],
+                "negative": TEXTS[1],
+                "depth": Link("encoded", "latent"),
+                "mask": Link("encoded", "known"),
             },
-            0,
-        ),
-        Node("encoded", "VAEEncode", {"pixels": Link("view", "image"), **VAE}, 1),
-        Node("encoded_depth", "ModalityForcingEncodeGeometry", {"geometry": Link("view", "geometry")}, 1),
-        Node(
-            "joined",
-            "ModalityForcingJoinLatents",
-            {"rgb": Link("encoded"), "depth": Link("encoded_depth", "depth")},
             1,
         ),
-        Node("masked", "SetLatentNoiseMask", {"samples": Link("joined"), "mask": Link("view", "holes")}, 1),
-        *_sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("masked")),
+        *_sampler(STEPS, In("guidance", GUIDANCE), *GIVEN[:2], Link("encoded", "latent")),
         *_decoded(),
+        Node("cloud", "ModalityForcingPointCloud", {"geometry": In("geometry"), "edge_threshold": EDGE, "far": FAR}, 5),
+        Node(
+            "added",
+            "ModalityForcingAddView",
+            {
+                "scene": Link("cloud", "point cloud"),
+                "painted": Link("depth", "geometry"),
+                "view": In("view"),
+                "edge_threshold": EDGE,
+            },
+            5,
+        ),
     ],
-    {**BOTH, "view": Link("view", "image")},
-    "What a moved camera, or the connected one, had not seen is painted: picture and depth together.",
+    {"image": Link("image"), "geometry": Link("added", "geometry"), "scene": Link("added", "scene")},
+    "What a moved camera had not seen is painted, picture and depth together, and added to the scene. view: "
+    "the geometry of the viewer or of Render Moved View.",
 )
 
 REFINE_DEPTH = Subgraph(

@@ -26,7 +26,7 @@ EXPECTED = {
     "03 Depth to Image": {"depth_image": FITTED},
     "04 Complete Depth": {"completed_image": FITTED},
     "05 Inpaint Image and Depth": {"inpainted_image": FITTED},
-    "06 Look Around": {"look_around_image": SQUARE},
+    "06 Look Around": {"look_around_image": FITTED},
     "07 Depth File to Point Cloud and Mesh": {},
     "08 Refine Depth": {},
     "09 Depth for a ControlNet": {},
