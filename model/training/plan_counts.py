@@ -9,7 +9,8 @@ Gathered, with sharding: b bytes of the parameters outside the blocks (they stay
     blocks (one computes while the next arrives); of one block its gradients in b bytes, once more in float32 as they
     are exchanged, and what comes back, 4 / n. At the end of a step the parameters outside the blocks have all that
     instead. Gradients are exchanged in every pass: waiting would keep all of them. Without sharding, in bfloat16: a
-    whole copy in the compute type, which autocast keeps, unless the weights are in it already.
+    whole copy in the compute type, which autocast keeps, unless the weights are in it already; of weights in 8 bits
+    one layer's, multiplied out in float32 and then in the compute type.
 Activations: what autograd keeps, for each token of a block, with f = 16 D bytes of float32 queries and keys (before
     and after their norm; 8 D where all is float32 and the first share the projection's memory):
         double block  (13 D + 4 M) b + f  (+ 12 D in float32: the projection's memory)
@@ -216,6 +217,9 @@ def plan_memory(setup: Setup, gpus: int) -> Memory:
         peak = states + max(in_block + activations, at_end)
     else:
         gathered = (b if b < 4 else 0) * (p.trained + (p.frozen if setup.frozen_bytes == 4 else 0))
+        if setup.frozen_bytes == 1:
+            adapted = [weight.numel() for key, weight in build(setup).named_parameters() if is_adapted(key)]
+            gathered += (4 + b) * max(adapted)
         first_pass = states - (gradients if setup.passes == 1 else 0) + activations
         peak = gathered + max(first_pass, states)
     return Memory(states, gathered, activations, peak)

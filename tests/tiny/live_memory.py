@@ -25,7 +25,12 @@ class LiveMemory(TorchDispatchMode):
         return result
 
     def _note(self, tensor):
-        storage = getattr(tensor, "_local_tensor", tensor).untyped_storage()
+        tensor = getattr(tensor, "_local_tensor", tensor)
+        if hasattr(tensor, "__tensor_flatten__"):  # weights in 8 bits are tensors around tensors
+            for name in tensor.__tensor_flatten__()[0]:
+                self._note(getattr(tensor, name))
+            return
+        storage = tensor.untyped_storage()
         self.found[id(storage)] = weakref.ref(storage)
 
     def _bytes(self):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from live_memory import peak_of_a_step
 from modality_forcing.model.network.checkpoint import CheckpointError, load_transformer, save_transformer
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
@@ -12,9 +13,11 @@ from modality_forcing.model.training.assembly import FINAL, LORA
 from modality_forcing.model.training.checkpoints import list_checkpoints
 from modality_forcing.model.training.config import Config, ConfigError, load
 from modality_forcing.model.training.from_text_to_image import initialise
-from modality_forcing.model.training.logs import read_curve
+from modality_forcing.model.training.logs import RunLog, read_curve
 from modality_forcing.model.training.lora import without_adapters
 from modality_forcing.model.training.parallel import open_accelerator
+from modality_forcing.model.training.plan import setup_of
+from modality_forcing.model.training.plan_counts import plan_memory
 from modality_forcing.model.training.trainer import Trainer
 from safetensors.torch import load_file, save_file
 
@@ -149,6 +152,21 @@ def test_checkpoints_hold_no_frozen_weights(train, tmp_path, start):
     [saved] = list_checkpoints(Path(config.output))
     size = sum(file.stat().st_size for file in saved.iterdir())
     assert size < 0.6 * start.stat().st_size  # weights, averages, two moments of the adapters, and names
+
+
+@pytest.mark.parametrize("change", ["lora.offload=false", "lora.base=int8"])
+def test_plan_is_what_a_card_holds(path, tmp_path, change):
+    """To 10 %; frozen weights, adapters with gradients, moments and averages, and what autograd keeps."""
+    if "int8" in change:
+        pytest.importorskip("torchao")
+    large = TransformerConfig(256, 8, 2, 4, 2, 768, TEXT_WIDTH)
+    save_transformer(_random(ModalityForcingTransformer(large), 3), tmp_path / "large.safetensors")
+    settings = ["lora.rank=16", "training.precision=bfloat16", "training.gradient_checkpointing=true", change]
+    settings += [f"model.start={(tmp_path / 'large.safetensors').as_posix()}", "training.micro_batch=4"]
+    config = load(path, [*settings, "data.sizes=[[32, 32]]"])
+    trainer = Trainer(config, open_accelerator(config.training))
+    peak = peak_of_a_step(trainer, RunLog(trainer.folder, config.log, 0, 3, False))
+    assert plan_memory(setup_of(config, 1), 1).peak == pytest.approx(peak, rel=0.1)
 
 
 @pytest.mark.parametrize(
