@@ -8,10 +8,12 @@ from .nodes.native import detection
 WEB_DIRECTORY = "./web"
 
 detection.register()
-preview_results.register()
 
 
 class ModalityForcingExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        preview_results.register()
+
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 

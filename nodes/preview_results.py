@@ -69,11 +69,10 @@ RESULTS = Results()
 
 
 def register(results: Results = RESULTS) -> None:
-    """Let the running server answer the viewers; without a server (a script that imports the pack) nothing happens."""
+    """Let the running server answer the viewers."""
     from server import PromptServer  # not at import time: it is there in a running ComfyUI only
 
-    if getattr(PromptServer, "instance", None) is not None:
-        PromptServer.instance.routes.get(ROUTE)(partial(_answer, results))
+    PromptServer.instance.routes.get(ROUTE)(partial(_answer, results))
 
 
 async def _answer(results: Results, request: web.Request) -> web.Response:
