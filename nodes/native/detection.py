@@ -67,7 +67,7 @@ class ModalityForcingConfig(comfy.supported_models_base.BASE):
     def _checked(self, tensors: dict[str, Tensor]) -> tuple[TransformerConfig, dict[str, Tensor]]:
         """The network, and the weights as this host's layers read them, whoever loaded the file."""
         entries = {k: Entry(tuple(v.shape), TYPE_NAMES.get(v.dtype, str(v.dtype))) for k, v in tensors.items()}
-        notes = dict(getattr(self, "layer_quant_config", None) or {})  # ComfyUI 0.3 hands on what metadata say
+        notes = dict(vars(self).get("layer_quant_config") or {})  # ComfyUI 0.3 hands on what metadata say
         try:
             for key in [key for key in tensors if key.endswith(f".{NOTE}")]:
                 notes[key.removesuffix(f".{NOTE}")] = quantised.note_of_tensor(key, tensors[key])

@@ -121,34 +121,48 @@ def native_call(side: int) -> Callable[[], Any]:
 
 def core_call(side: int) -> Callable[[], Any]:
     """ComfyUI's FLUX.2 of the same width and blocks, on as many tokens."""
-    import comfy.ldm.flux.model
-    import comfy.ops
+    from ...model.network.config import TransformerConfig
 
-    sizes = {"in_channels": 128, "out_channels": 128, "hidden_size": 4096, "num_heads": 32, "mlp_ratio": 3.0}
-    layout = {"context_in_dim": 12288, "depth": 8, "depth_single_blocks": 24, "axes_dim": [32] * 4, "theta": 2000}
-    switches = {"global_modulation": True, "mlp_silu_act": True, "ops_bias": False, "guidance_embed": False}
-    others = {"vec_in_dim": None, "patch_size": 1, "qkv_bias": False, "txt_ids_dims": [3]}
-    known = {field.name for field in fields(comfy.ldm.flux.model.FluxParams)}  # some came after 0.3.75
-    settings = {k: v for k, v in {**sizes, **layout, **switches, **others}.items() if k in known}
-    operations = comfy.ops.disable_weight_init
     with torch.device("meta"):
-        module = comfy.ldm.flux.model.Flux(**settings, dtype=torch.bfloat16, device="meta", operations=operations)
+        module = core_model(TransformerConfig(), torch.bfloat16, "meta")
         grid = side // PIXELS_PER_TOKEN
         image = torch.empty(BATCH, 128, 2 * grid, grid, dtype=torch.bfloat16)
         text, level = torch.empty(BATCH, TEXT, 12288, dtype=torch.bfloat16), torch.empty(BATCH)
     return lambda: module(image, level, text)
 
 
-def import_host() -> str:
-    """Make ComfyUI importable as its own start does; returns its version."""
+def core_model(config: Any, dtype: torch.dtype, device: Any) -> torch.nn.Module:
+    """ComfyUI's FLUX.2 of our configuration's sizes, without weights."""
+    import comfy.ldm.flux.model
+    import comfy.ops
+
+    settings = {
+        **{"in_channels": 128, "out_channels": 128, "hidden_size": config.hidden_size, "num_heads": config.num_heads},
+        **{"mlp_ratio": config.mlp_size / config.hidden_size, "context_in_dim": config.text_width},
+        **{"depth": config.double_blocks, "depth_single_blocks": config.single_blocks, "theta": config.rope_theta},
+        **{"axes_dim": [config.head_size // 4] * 4, "vec_in_dim": None, "patch_size": 1, "qkv_bias": False},
+        **{"global_modulation": True, "mlp_silu_act": True, "ops_bias": False, "guidance_embed": False},
+        "txt_ids_dims": [3],
+    }
+    known = {field.name for field in fields(comfy.ldm.flux.model.FluxParams)}  # some came after 0.3.75
+    settings = {name: value for name, value in settings.items() if name in known}
+    operations = comfy.ops.disable_weight_init
+    return comfy.ldm.flux.model.Flux(**settings, dtype=dtype, device=device, operations=operations)
+
+
+def import_host(gpu: bool = False) -> str:
+    """Make ComfyUI importable as its own start does, and the pack's model known to it; returns its version."""
     sys.path.insert(0, str(named_path(HOST_VARIABLE)))
-    sys.argv = [sys.argv[0], "--cpu", "--use-pytorch-cross-attention"]  # the attention of GPUs
+    sys.argv = [sys.argv[0], *([] if gpu else ["--cpu"]), "--use-pytorch-cross-attention"]  # the attention of GPUs
     keep_torchvision_importable()
     import comfy.options
 
     comfy.options.enable_args_parsing()
     import comfyui_version
 
+    from ...nodes.native.detection import register
+
+    register()
     return comfyui_version.__version__
 
 
