@@ -11,12 +11,10 @@ detection.register()
 
 
 class ModalityForcingExtension(ComfyExtension):
-    async def on_load(self) -> None:
-        preview_results.register()
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 
 
 async def comfy_entrypoint() -> ModalityForcingExtension:
+    preview_results.register()  # not in on_load, which ComfyUI 0.3.75 never calls
     return ModalityForcingExtension()
