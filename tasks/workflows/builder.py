@@ -94,13 +94,14 @@ def build(object_info: dict, name: str, items: list[Node | Note], loose: bool = 
     used = [item for item in items if isinstance(item, Node) and isinstance(item.type, Subgraph)]
     if len({item.type.id for item in used}) < len(used):
         raise ValueError("a subgraph is used twice in one workflow")
-    subgraphs = [_build_subgraph(object_info, item) for item in used]
+    # Frontends number nodes anew whose numbers occur in two levels.
+    subgraphs = [_build_subgraph(object_info, item, 100 * number) for number, item in enumerate(used, 1)]
     builder = _Builder(_with_subgraphs(object_info, used), items, loose=loose)
     nodes = builder.nodes()
     workflow = {
         "id": _id(name),
         "revision": 0,
-        "last_node_id": len(nodes),
+        "last_node_id": max([len(nodes), *(item["state"]["lastNodeId"] for item in subgraphs)]),
         "last_link_id": len(builder.links),
         "nodes": nodes,
         "links": [list(link) for link in builder.links],
@@ -150,12 +151,12 @@ def _info(object_info: dict, kind: str) -> dict:
     return object_info[kind]
 
 
-def _build_subgraph(object_info: dict, node: Node) -> dict:
-    """The definition of the subgraph that a node is of, its widgets at the node's values."""
+def _build_subgraph(object_info: dict, node: Node, base: int) -> dict:
+    """The definition of the subgraph that a node is of, its widgets at the node's values; numbers begin at base."""
     subgraph, definition = node.type, _definition(object_info, node.type)
     inputs = sorted(inputs_of(definition), key=lambda item: item.widget)  # as they are listed at the node
     values = {item.name: node.inputs.get(item.name, item.default) for item in inputs if item.widget}
-    builder = _Builder(object_info, subgraph.items, [item.name for item in inputs], values)
+    builder = _Builder(object_info, subgraph.items, [item.name for item in inputs], values, base=base)
     nodes = [{**entry, "mode": node.mode or entry["mode"]} for entry in builder.nodes()]  # as muting by hand does
     for slot, link in enumerate(subgraph.outputs.values()):
         builder.link(link, OUTSIDE, slot)
@@ -164,7 +165,12 @@ def _build_subgraph(object_info: dict, node: Node) -> dict:
     return {
         "id": subgraph.id,
         "version": 1,
-        "state": {"lastGroupId": 0, "lastNodeId": len(nodes), "lastLinkId": len(builder.links), "lastRerouteId": 0},
+        "state": {
+            "lastGroupId": 0,
+            "lastNodeId": base + len(nodes),
+            "lastLinkId": len(builder.links),
+            "lastRerouteId": 0,
+        },
         "revision": 0,
         "config": {},
         "name": subgraph.name,
@@ -201,11 +207,13 @@ class _Builder:
         ins: list[str] = (),
         values: dict | None = None,
         loose: bool = False,
+        base: int = 0,
     ) -> None:
         self._info = object_info
         self._all = items
         self._items = {item.id: item for item in items if isinstance(item, Node)}
-        self._numbers = {item.id: number for number, item in enumerate(items, 1) if isinstance(item, Node)}
+        self._base = base
+        self._numbers = {item.id: base + number for number, item in enumerate(items, 1) if isinstance(item, Node)}
         self._ins, self._values, self._loose = list(ins), values or {}, loose
         self._outputs: dict[str, list[dict]] = {}
         self.links: list[tuple] = []
@@ -216,7 +224,7 @@ class _Builder:
         """All items in the saved form, in columns."""
         built = [self._note(item) if isinstance(item, Note) else self._node(item) for item in self._all]
         for order, node in enumerate(built):
-            node["id"], node["order"] = order + 1, order
+            node["id"], node["order"] = self._base + order + 1, order
         _lay_out(self._all, built)
         return built
 

@@ -32,7 +32,8 @@ METRIC_DEPTH = "modality_forcing_depth_16bit.png"
 FOV_X_DEG = 72.76  # of the example scene
 NOTES = Path(__file__).parent / "notes"
 MODEL = {name: Link("small", name) for name in ("model", "clip", "vae")}
-WIDE = 560
+WIDE = 520
+DEPTH_WIDTH, DEPTH_HEIGHT, VIEWER_HEIGHT = 400, 450, 600  # at least what their widgets take
 # What is set for the released model.
 PICTURES = "width and height 512, steps 50, guidance 4"
 GIVEN = "max_side 512, steps 50, guidance 4"
@@ -68,18 +69,19 @@ def _model() -> list[Node]:
 
 
 def _picture(name: str, title: str, column: int = 1) -> Node:
-    return Node("picture", "LoadImage", {"image": name}, column, title, height=290)
+    return Node("picture", "LoadImage", {"image": name}, column, title, height=320)
 
 
-def _viewer(geometry: Link, height: int = 640, node_id: str = "viewer", title: str | None = None, **inputs) -> Node:
+def _viewer(geometry: Link, title: str | None = None, **inputs) -> Node:
     shown = {"modality_forcing": {"viewer": {"edge": EDGE, "far": VIEWER_FAR, "pointSize": 3}}}
     kind = "ModalityForcingPreviewPointCloud"
     given = {"geometry": geometry, **inputs}
-    return Node(node_id, kind, given, 2, title, width=WIDE, height=height, properties=shown)
+    return Node("viewer", kind, given, 2, title, width=WIDE, height=VIEWER_HEIGHT, properties=shown)
 
 
-def _depth(geometry: Link, column: int = 3, node_id: str = "shown_depth", title: str | None = None) -> Node:
-    return Node(node_id, "ModalityForcingPreviewDepth", {"geometry": geometry}, column, title, height=340)
+def _depth(geometry: Link, node_id: str = "shown_depth", title: str | None = None) -> Node:
+    kind, inputs = "ModalityForcingPreviewDepth", {"geometry": geometry}
+    return Node(node_id, kind, inputs, 3, title, width=DEPTH_WIDTH, height=DEPTH_HEIGHT)
 
 
 def _saved(what: str, images: Link, title: str, column: int = 3, height: int = 310) -> Node:
@@ -91,7 +93,7 @@ def _cloud(geometry: Link, name: str, **values: float) -> list[Node]:
     saved = {"point_cloud": Link("cloud", "point cloud"), "filename_prefix": f"modality_forcing/{name}"}
     return [
         Node("cloud", "ModalityForcingPointCloud", {"geometry": geometry, **values}, 3),
-        Node("saved_cloud", "ModalityForcingSavePointCloud", saved, 3),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", saved, 2),
     ]
 
 
@@ -101,9 +103,9 @@ def text_to_rgbd() -> Workflow:
         _note("text_to_rgbd", PICTURES),
         *_model(),
         Node("made", TEXT_TO_RGBD, MODEL, 1),
-        _depth(geometry, 1),
+        _saved("text_image", Link("made", "image"), "Save Image", 1, 280),
         _viewer(geometry),
-        _saved("text_image", Link("made", "image"), "Save Image"),
+        _depth(geometry),
         *_cloud(geometry, "text_cloud", **SMALL_CUT),
     ]
     return Workflow("01 Text to Image, Depth and 3D", items)
@@ -176,10 +178,10 @@ def look_around() -> Workflow:
         _picture(PICTURE, "Your Picture"),
         Node("fit", "ModalityForcingFitImage", fit, 1),
         Node("depth", IMAGE_TO_DEPTH, {**MODEL, "image": Link("fit", "image")}, 1),
-        _viewer(seen, 430, title="Look Around, then Use This View", **view),
-        _viewer(seen, 430, "after", "The Scene with What Was Painted", point_cloud=Link("made", "scene")),
+        _viewer(seen, "Look Around, then Use This View", **view),
+        _saved("look_around_image", Link("made", "image"), "Save Image", 2, 280),
         Node("made", LOOK_AROUND, {**MODEL, "geometry": seen, "view": Link("viewer", "geometry")}, 3),
-        _saved("look_around_image", Link("made", "image"), "Save Image", height=260),
+        _depth(Link("made", "geometry"), title="Depth of What the Camera Sees"),
     ]
     return Workflow("06 Look Around", items)
 
@@ -193,8 +195,8 @@ def depth_to_3d() -> Workflow:
         Node("depth", "ModalityForcingLoadDepth", depth, 1, "Its Depth in Metres", height=470),
         _viewer(Link("depth", "geometry")),
         Node("box", CLOUD_AND_MESH, {"geometry": Link("depth", "geometry"), "edge_threshold": 0.15}, 3),
-        Node("saved_cloud", "ModalityForcingSavePointCloud", {"point_cloud": Link("box", "point cloud"), **saved}, 3),
-        Node("saved_mesh", "ModalityForcingSaveMesh", {"mesh": Link("box", "mesh"), **saved}, 3),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", {"point_cloud": Link("box", "point cloud"), **saved}, 2),
+        Node("saved_mesh", "ModalityForcingSaveMesh", {"mesh": Link("box", "mesh"), **saved}, 2),
         _depth(Link("depth", "geometry")),
     ]
     return Workflow("07 Depth File to Point Cloud and Mesh", items)
@@ -222,10 +224,10 @@ def controlnet() -> Workflow:
         *_model(),
         _picture(PICTURE, "Your Picture"),
         Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
-        _viewer(Link("made", "geometry"), 500),
-        _depth(Link("made", "geometry"), 2),
+        _viewer(Link("made", "geometry")),
+        _depth(Link("made", "geometry")),
         Node("painted", PAINT, painter, 3, "Paint with a ControlNet (muted: Ctrl+M to use it)", mode=MUTED),
-        replace(_saved("painted", Link("painted", "image"), "Save Painting"), mode=MUTED),
+        replace(_saved("painted", Link("painted", "image"), "Save Painting", 2, 280), mode=MUTED),
     ]
     return Workflow("09 Depth for a ControlNet", items)
 

@@ -193,9 +193,9 @@ def test_a_subgraph_is_run_as_what_is_in_it():
     api = to_api(boxed(prompt="a cat"), INFO)
     assert {key: node["inputs"] for key, node in api.items()} == {
         "1": {"file": "a.safetensors"},
-        "2:1": {"clip": ["1", 1], "text": "a cat"},
-        "2:2": {"model": ["1", 0], "positive": ["2:1", 0], "seed": 3, "cfg": 2.0, "name": "heun", "power": 1.0},
-        "3": {"model": ["1", 0], "positive": ["2:1", 0], "seed": 0, "cfg": 4.0, "name": "heun", "power": 1.0},
+        "2:101": {"clip": ["1", 1], "text": "a cat"},
+        "2:102": {"model": ["1", 0], "positive": ["2:101", 0], "seed": 3, "cfg": 2.0, "name": "heun", "power": 1.0},
+        "3": {"model": ["1", 0], "positive": ["2:101", 0], "seed": 0, "cfg": 4.0, "name": "heun", "power": 1.0},
     }
 
 
@@ -207,7 +207,15 @@ def test_a_subgraph_shows_its_controls_and_keeps_their_values_inside():
     assert [slot["name"] for slot in inside["inputs"]] == ["clip", "model", "prompt", "seed"]
     assert [node["widgets_values"] for node in inside["nodes"]] == [["a cat"], [3, "fixed", 2.0, "heun", 1.0]]
     ends = {(link["origin_id"], link["origin_slot"], link["target_id"]) for link in inside["links"]}
-    assert ends == {(-10, 0, 1), (-10, 1, 2), (-10, 2, 1), (-10, 3, 2), (1, 0, 2), (1, 0, -20), (2, 0, -20)}
+    assert ends == {
+        (-10, 0, 101),
+        (-10, 1, 102),
+        (-10, 2, 101),
+        (-10, 3, 102),
+        (101, 0, 102),
+        (101, 0, -20),
+        (102, 0, -20),
+    }
     linked = {number for end in (*inside["inputs"], *inside["outputs"]) for number in end["linkIds"]}
     assert linked <= {link["id"] for link in inside["links"]} and len(linked) == 6
 
