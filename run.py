@@ -25,6 +25,7 @@ def main() -> int:
         ("bench", "a measurement"),
         ("pictures", "what makes the pictures of docs and workflows"),
         ("workflows", "what writes the shipped workflows"),
+        ("small_model", "the bundled model's figures and files"),
     ):
         named = tasks.add_parser(room, help=f"{what}; further arguments go to it", add_help=False)
         named.add_argument("name", nargs="?")
