@@ -96,6 +96,8 @@ def note_of(key: str, shape: tuple[int, ...], name: str, everything: bool = Fals
     if not inside or len(shape) != 2 or any(size % SMALLEST_DIVISOR for size in shape):
         return None
     note = dict(NOTES[name])
+    if quantised.FORMATS[note["format"]].filled(shape) != tuple(shape):
+        return None  # the network's sizes are read off the shapes
     if note["format"] in ROTATED:
         note["convrot_groupsize"] = next(size for size in ROTATIONS if shape[1] % size == 0)
     return note
