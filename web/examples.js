@@ -3,7 +3,7 @@
 
 import { isInInputs, onOpening, say, uploadPicture, workflowFile } from "./host.js";
 
-const EXAMPLE = /^modality_forcing_(scene|depth)(_hole|_16bit)?\.png$/;
+const EXAMPLE = /^modality_forcing_(scene|depth)(_hole|_16bit|_sparse)?\.png$/;
 
 export function offerExamples() {
     onOpening(async (workflow) => {

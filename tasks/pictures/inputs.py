@@ -10,9 +10,10 @@ from ...model.depth.files import save_depth
 from ...model.depth.pictures import depth_picture
 from ...model.scenes import generate, heldout_seed
 from .. import INPUTS
-from ..workflows.catalogue import DEPTH, DEPTH_WITH_HOLE, METRIC_DEPTH, PICTURE, PICTURE_WITH_HOLE
+from ..workflows.parts import DEPTH, DEPTH_WITH_HOLE, METRIC_DEPTH, PICTURE, PICTURE_WITH_HOLE, SPARSE_DEPTH
 
 SIZE = (384, 512)  # height, width
+SPARSE_SHARE = 0.02  # of the pixels
 SCENE = heldout_seed(5068)  # of the kind that the small models know, and have not seen
 
 
@@ -31,9 +32,11 @@ def write_pictures() -> list[Path]:
     }
     for name, picture in inputs.items():
         picture.save(INPUTS / name, optimize=True)
-    (INPUTS / METRIC_DEPTH).unlink(missing_ok=True)
-    save_depth(INPUTS / METRIC_DEPTH, scene.depth[0], scene.valid[0], unit="metre")
-    return [INPUTS / name for name in (*inputs, METRIC_DEPTH)]
+    measured = torch.rand(SIZE, generator=torch.Generator().manual_seed(0)) < SPARSE_SHARE
+    for name, valid in ((METRIC_DEPTH, scene.valid[0]), (SPARSE_DEPTH, scene.valid[0] & measured)):
+        (INPUTS / name).unlink(missing_ok=True)
+        save_depth(INPUTS / name, scene.depth[0], valid, unit="metre")
+    return [INPUTS / name for name in (*inputs, METRIC_DEPTH, SPARSE_DEPTH)]
 
 
 def _picture(values: Tensor) -> Image.Image:

@@ -24,6 +24,8 @@ HALVES = {
     "05": ("given", "image"),
     "06": ("given", "image"),
     "07": ("given", "from the side"),
+    "14": ("image", "depth"),
+    "15": ("depth", "from the side"),
     "08": ("image", "depth"),
 }
 

@@ -10,17 +10,18 @@ CUT = {"edge_threshold": In("edge_threshold", EDGE), "far": In("far", 0.0)}
 CLIP, VAE = {"clip": In("clip")}, {"vae": In("vae")}
 GIVEN = (Link("given", "positive"), Link("given", "negative"), Link("given", "latent"))
 TEXTS = (Link("positive"), Link("negative"))
+SIGMAS = Link("schedule", "sigmas")
 HUB = "https://huggingface.co"
 
 
-def _texts() -> list[Node]:
+def texts() -> list[Node]:
     return [
         Node("positive", "CLIPTextEncode", {**CLIP, "text": In("prompt", PROMPT)}, 0, "Prompt"),
         Node("negative", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
     ]
 
 
-def _sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Link) -> list[Node]:
+def sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Link, sigmas: Link = SIGMAS) -> list[Node]:
     schedule = {"model": In("model"), "steps": In("steps", steps)}
     sampled = {
         "model": Link("schedule", "model"),
@@ -29,7 +30,7 @@ def _sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Li
         "positive": positive,
         "negative": negative,
         "sampler": Link("method"),
-        "sigmas": Link("schedule", "sigmas"),
+        "sigmas": sigmas,
         "latent_image": latent,
         "control_after_generate": "fixed",
     }
@@ -45,7 +46,7 @@ def _sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Li
     ]
 
 
-def _decoded(latent: str = "sampler") -> list[Node]:
+def decoded(latent: str = "sampler") -> list[Node]:
     return [
         Node("split", "ModalityForcingSplitLatents", {"latent": Link(latent)}, 4),
         Node("image", "VAEDecode", {"samples": Link("split", "rgb"), **VAE}, 4),
@@ -79,10 +80,10 @@ def _given_image(text: str) -> list[Node]:
 TEXT_TO_RGBD = Subgraph(
     "Text to RGB-D",
     [
-        *_texts(),
+        *texts(),
         Node("empty", "ModalityForcingEmptyLatent", {"width": In("width", SIDE), "height": In("height", SIDE)}, 0),
-        *_sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("empty")),
-        *_decoded(),
+        *sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("empty")),
+        *decoded(),
     ],
     {**BOTH, "latent": Link("sampler")},
     "A text becomes a picture and its depth.",
@@ -94,7 +95,7 @@ IMAGE_TO_DEPTH = Subgraph(
         *_fitted("image"),
         Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
         *_given_image("text"),
-        *_sampler(DEPTH_STEPS, 1.0, *GIVEN),
+        *sampler(DEPTH_STEPS, 1.0, *GIVEN),
         Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
     ],
     DEPTH,
@@ -109,12 +110,12 @@ def _depth_to_image(name: str, masked: bool, description: str) -> Subgraph:
     if masked:
         condition["mask"] = Link("fit", "mask")
     items = [
-        *_texts(),
+        *texts(),
         *_fitted("depth picture", masked),
         Node("encoded", "ModalityForcingEncodeDepthPicture", picture, 1),
         Node("given", "ModalityForcingDepthCondition", condition, 1),
-        *_sampler(STEPS, In("guidance", GUIDANCE), *GIVEN),
-        *_decoded(),
+        *sampler(STEPS, In("guidance", GUIDANCE), *GIVEN),
+        *decoded(),
     ]
     return Subgraph(name, items, BOTH, description)
 
@@ -126,7 +127,7 @@ INPAINT = Subgraph(
     "Inpaint RGB-D",
     [
         *_fitted("image"),
-        *_texts(),
+        *texts(),
         *_given_image("negative"),
         Node(
             "whole",
@@ -146,8 +147,8 @@ INPAINT = Subgraph(
             "Depth of the Picture",
         ),
         Node("masked", "SetLatentNoiseMask", {"samples": Link("whole"), "mask": In("mask")}, 2),
-        *_sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("masked")),
-        *_decoded(),
+        *sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("masked")),
+        *decoded(),
     ],
     BOTH,
     "Picture and depth anew under a mask, fitting what is around it.",
@@ -156,7 +157,7 @@ INPAINT = Subgraph(
 LOOK_AROUND = Subgraph(
     "Look Around",
     [
-        *_texts(),
+        *texts(),
         Node("encoded", "ModalityForcingEncodeView", {"view": In("view"), **VAE}, 1),
         Node(
             "given",
@@ -169,8 +170,8 @@ LOOK_AROUND = Subgraph(
             },
             1,
         ),
-        *_sampler(STEPS, In("guidance", GUIDANCE), *GIVEN[:2], Link("encoded", "latent")),
-        *_decoded(),
+        *sampler(STEPS, In("guidance", GUIDANCE), *GIVEN[:2], Link("encoded", "latent")),
+        *decoded(),
         Node("cloud", "ModalityForcingPointCloud", {"geometry": In("geometry"), "edge_threshold": EDGE, "far": FAR}, 5),
         Node(
             "added",
@@ -199,7 +200,7 @@ REFINE_DEPTH = Subgraph(
             {"positive": Link("text"), "negative": Link("text"), "rgb": In("latent")},
             1,
         ),
-        *_sampler(DEPTH_STEPS, 1.0, *GIVEN),
+        *sampler(DEPTH_STEPS, 1.0, *GIVEN),
         Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
     ],
     DEPTH,

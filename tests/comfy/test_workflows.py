@@ -30,6 +30,12 @@ EXPECTED = {
     "07 Depth File to Point Cloud and Mesh": {},
     "08 Refine Depth": {},
     "09 Depth for a ControlNet": {},
+    "10 Depth Ensemble": {"uncertainty": FITTED},
+    "11 Depth of Large Pictures": {"large_depth": FITTED},
+    "12 Video Depth": {"video_depth": SQUARE},
+    "13 Sparse Depth": {},
+    "14 Second Pass": {"second_image": (96, 96)},
+    "15 Walk in a Scene": {},
 }
 SMALLER = {"width": SIDE, "height": SIDE, "max_side": SIDE, "steps": STEPS}
 

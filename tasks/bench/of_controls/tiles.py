@@ -16,7 +16,7 @@ from ....model.scenes import SceneBatch
 from ... import ROOT
 from .small import Row, Small, depth_of, metric_error
 
-COUNT, FIRST, STEPS = 12, 5000, 4
+COUNT, FIRST, STEPS = 8, 5000, 4
 SETTINGS = ((2, 0.25), (2, 0.5), (4, 0.25))  # the tile over the overlap; denoise
 EDGE, AROUND = 0.15, 7  # what counts as near an edge of the true depth, pixels
 PHOTO = ROOT.parent / "shared" / "assets" / "rgbd" / "lingbot_0"

@@ -1,0 +1,144 @@
+"""``run.py pictures controls``: what each control does to the bundled small model, as docs/controls.jpg.
+
+Held-out scenes, none left out: the first of each control's measurement (``run.py bench controls``).
+"""
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from ...model.depth.completion import complete, towards_points
+from ...model.depth.ensemble import ensemble, members, uncertainty_picture
+from ...model.depth.matching import matched
+from ...model.depth.pictures import depth_picture
+from ...model.depth.tiles import tiled, whole
+from ...model.geometry.packets import make_geometry
+from ...model.geometry.pointcloud import point_clouds
+from ...model.geometry.pose import camera_pose
+from ...model.geometry.render import render_views
+from ...model.geometry.scene import add_view, view_to_paint
+from ...model.resize import resize_images
+from ...model.scenes import generate, heldout_seed, views
+from .. import ROOT
+from ..bench.of_controls import scene, sparse, tiles
+from ..bench.of_controls.small import KINDS, Small, depth_of
+from ..workflows.settings import CRACKS, EDGE
+
+SHEET = ROOT / "docs" / "controls.jpg"
+TILE, GAP, LINE_HEIGHT = 160, 6, 16  # pixels
+Row = dict[str, Tensor]  # what is written below a tile -> (H,W,3) in 0..1
+
+
+def main(_arguments: list[str]) -> int:
+    """Write the sheet; returns the exit status."""
+    small = Small.load()
+    rows = [*_ensembles(small), _points(small), _large(small), *_walk(small)]
+    step = TILE + GAP
+    size = GAP + step * max(map(len, rows)), GAP + len(rows) * (step + LINE_HEIGHT)
+    canvas = Image.new("RGB", size, "white")
+    draw = ImageDraw.Draw(canvas)
+    for number, row in enumerate(rows):
+        top = GAP + number * (step + LINE_HEIGHT)
+        for column, (name, picture) in enumerate(row.items()):
+            tile = resize_images(picture[None].float(), TILE, TILE)[0]
+            left = GAP + column * step
+            canvas.paste(Image.fromarray((255 * tile.clamp(0, 1)).round().byte().numpy()), (left, top))
+            draw.text((left, top + TILE + 1), name, "black", font_size=11)
+    canvas.save(SHEET, quality=88, optimize=True)
+    print(f"{SHEET}  {SHEET.stat().st_size / 1024:.0f} kB, {len(rows)} rows")
+    return 0
+
+
+def _drawn(depth: Tensor, like: Tensor | None = None) -> Tensor:
+    """(H,W,3) of depth (H,W), at the scale of `like` where it is there."""
+    depth = depth if like is None else matched(depth[None], like[None])[0]
+    both = torch.stack([depth, depth if like is None else like])
+    known = both.isfinite() & (both > 0)
+    picture = depth_picture(
+        both.where(known, 0.0), known, range_from="per batch", colour_map="turbo", invalid_colour="black"
+    )
+    return picture[0]
+
+
+def _ensembles(small: Small) -> list[Row]:
+    scenes = small.scenes(2, 0)
+    pictures = scenes.rgb.movedim(1, -1)
+    truth = torch.where(scenes.valid, scenes.depth, torch.nan)
+    plain, merged = (ensemble(small.estimator(2), pictures, members(count, True, True)) for count in (1, 8))
+    return [
+        {
+            "image": pictures[i],
+            "true depth": _drawn(truth[i]),
+            "one estimate": _drawn(plain.depth[i], truth[i]),
+            "ensemble of 8": _drawn(merged.depth[i], truth[i]),
+            "its uncertainty": uncertainty_picture(merged.uncertainty)[i],
+        }
+        for i in range(2)
+    ]
+
+
+def _points(small: Small) -> Row:
+    scenes = small.scenes(1, sparse.FIRST)
+    pictures = scenes.rgb.movedim(1, -1)
+    truth = torch.where(scenes.valid, scenes.depth, torch.nan)
+    chosen = torch.rand(truth.shape, generator=torch.Generator().manual_seed(1)) < 0.02
+    points = torch.where(chosen, truth, torch.nan)
+    estimate = small.estimator(sparse.STEPS)
+    depth = depth_of(estimate(pictures, estimate.noise(1, small.side, small.side)))
+    guided = small.estimator(sparse.STEPS, hook=lambda codes, level: towards_points(codes, points, 1.0))
+    pulled = depth_of(guided(pictures, guided.noise(1, small.side, small.side)))
+    return {
+        "image": pictures[0],
+        "true depth": _drawn(truth[0]),
+        "2 % measured": _drawn(points[0]),
+        "scale and shift": _drawn(complete(depth[0], points[0], 0).depth, truth[0]),
+        "fitted to the points": _drawn(complete(depth[0], points[0]).depth, truth[0]),
+        "guided, then fitted": _drawn(complete(pulled[0], points[0]).depth, truth[0]),
+    }
+
+
+def _large(small: Small) -> Row:
+    side = 2 * small.side
+    scenes = small.scenes(1, tiles.FIRST, side)
+    pictures = scenes.rgb.movedim(1, -1)
+    truth = torch.where(scenes.valid, scenes.depth, torch.nan)[0]
+    estimate = small.estimator(tiles.STEPS)
+    at_once = depth_of(estimate(pictures, estimate.noise(1, side, side)))[0]
+    in_tiles, _ = tiled(small.estimator(tiles.STEPS), pictures, small.side, small.side // 2, 0.25)
+    return {
+        f"image of {side} pixels": pictures[0],
+        "true depth": _drawn(truth),
+        "at once": _drawn(at_once, truth),
+        f"at {small.side}, enlarged": _drawn(whole(small.estimator(tiles.STEPS), pictures, small.side)[0], truth),
+        f"tiles of {small.side}": _drawn(in_tiles[0], truth),
+    }
+
+
+def _walk(small: Small) -> list[Row]:
+    """Three moves: what was known, what was painted, and the truth; the last row's cloud from the side."""
+    seed, size = heldout_seed(scene.FIRST), (small.side, small.side)
+    poses = torch.stack([torch.eye(4), *(camera_pose(**move) for move in scene.MOVES)])
+    true = views(seed, poses, size, "easy", KINDS)
+    caption = generate([seed], size, difficulty="easy", kinds=KINDS, style="full").captions[0]
+    first = make_geometry(true.depth[:1], true.valid[:1], true.intrinsics, true.rgb[:1].movedim(1, -1))
+    (cloud,) = point_clouds(first, edge_threshold=EDGE)
+    rows = []
+    for number, pose in enumerate(poses[1:], 1):
+        seen = render_views([cloud], pose[None], true.intrinsics, *size, cracks=CRACKS)
+        view = make_geometry(seen.depth, ~seen.hole, true.intrinsics, seen.image)
+        image, depth = scene.paint(small, view_to_paint(seen.image, seen.depth, ~seen.hole), caption)
+        cloud, packet = add_view(cloud, make_geometry(depth, None, true.intrinsics, image), view, pose, EDGE)
+        truth = torch.where(true.valid[number], true.depth[number], torch.nan)
+        rows.append(
+            {
+                f"move {number}: known": seen.image[0],
+                "painted": image[0],
+                "true": true.rgb[number].movedim(0, -1),
+                "known depth": _drawn(seen.depth[0].where(~seen.hole[0], torch.nan)),
+                "whole view's depth": _drawn(packet["depth"][0].where(packet["mask"][0], torch.nan)),
+                "true depth": _drawn(truth),
+            }
+        )
+    far = camera_pose(right=1.0, up=0.5, yaw_deg=-20, pitch_deg=-8)
+    rows[-1]["the merged cloud"] = render_views([cloud], far[None], true.intrinsics, *size, cracks=CRACKS).image[0]
+    return rows

@@ -1,0 +1,227 @@
+"""The workflows of the controls: ensembles, large pictures, video, measured points, a second pass, a scene to walk in.
+
+Their boxes are like those of `subgraphs`, but are no blueprints.
+"""
+
+from .builder import In, Link, Node, Subgraph
+from .parts import (
+    FOV_X_DEG,
+    METRIC_DEPTH,
+    MODEL,
+    PICTURE,
+    SMALL_CUT,
+    SPARSE_DEPTH,
+    Workflow,
+    model_nodes,
+    note,
+    picture_node,
+    saved_images,
+    shown_depth,
+    viewer,
+)
+from .settings import CRACKS, DEPTH_STEPS, EDGE, GUIDANCE, SIDE, STEPS
+from .subgraphs import BOTH, IMAGE_TO_DEPTH, TEXT_TO_RGBD, TEXTS, VAE, decoded, sampler, texts
+
+GIVEN_SIZE = "max_side 512, steps 20"
+MADE_SIZE = "width and height 512, steps 50, guidance 4"
+MOVES = ((0.15, -5.0), (0.3, -10.0), (0.45, -15.0))  # right, in mean depths; yaw, degrees; from the first camera
+
+
+def _estimates(
+    name: str, kind: str, outputs: dict[str, str], description: str, fitted: bool = True, **values
+) -> Subgraph:
+    """A box around a node that estimates depth many times."""
+    image = Link("fit", "image") if fitted else In("image")
+    inputs = {
+        "image": image,
+        **VAE,
+        "noise": Link("noise"),
+        "guider": Link("guider"),
+        "sampler": Link("method"),
+        "sigmas": Link("schedule", "sigmas"),
+        **values,
+    }
+    fit = Node("fit", "ModalityForcingFitImage", {"image": In("image"), "max_side": In("max_side", SIDE)}, 0)
+    items = [
+        *([fit] if fitted else []),
+        Node("text", "CLIPTextEncode", {"clip": In("clip"), "text": ""}, 0, "Nothing"),
+        Node(
+            "schedule",
+            "ModalityForcingSchedule",
+            {"model": In("model"), "steps": In("steps", DEPTH_STEPS)},
+            1,
+            height=420,
+        ),
+        Node("method", "KSamplerSelect", {"sampler_name": "euler"}, 1),
+        Node("noise", "RandomNoise", {"noise_seed": In("seed", 0), "control_after_generate": "fixed"}, 2),
+        Node("guider", "BasicGuider", {"model": Link("schedule", "model"), "conditioning": Link("text")}, 2),
+        Node("depth", kind, inputs, 3),
+    ]
+    return Subgraph(name, items, {name: Link("depth", output) for name, output in outputs.items()}, description)
+
+
+ENSEMBLE = _estimates(
+    "Depth Ensemble",
+    "ModalityForcingEnsembleDepth",
+    {"geometry": "geometry", "uncertainty picture": "uncertainty picture"},
+    "The median of several estimates, and what they disagree about.",
+    **{name: In(name, value) for name, value in (("members", 8), ("shift", True), ("mirror", True))},
+)
+TILES = _estimates(
+    "Depth in Tiles",
+    "ModalityForcingTiledDepth",
+    {"geometry": "geometry"},
+    "The depth of a picture larger than the model was trained at.",
+    tile=In("tile", SIDE),
+    overlap=In("overlap", SIDE // 2),
+    denoise=In("denoise", 0.25),
+)
+VIDEO = _estimates(
+    "Depth of a Video",
+    "ModalityForcingVideoDepth",
+    {"geometry": "geometry"},
+    "The depth of the frames of one shot, without flicker.",
+    fitted=False,
+    same_scale=In("same_scale", True),
+)
+SECOND_PASS = Subgraph(
+    "Second Pass",
+    [
+        *texts(),
+        Node(
+            "larger",
+            "ModalityForcingUpscaleLatent",
+            {"latent": In("latent"), "image": In("image"), "scale_by": In("scale_by", 1.5)},
+            1,
+        ),
+        Node("part", "SplitSigmasDenoise", {"sigmas": Link("schedule", "sigmas"), "denoise": In("denoise", 0.5)}, 2),
+        *sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("larger"), sigmas=Link("part", "low_sigmas")),
+        *decoded(),
+    ],
+    BOTH,
+    "A made picture and its depth, larger.",
+)
+
+
+def _move(number: int, right: float, yaw_deg: float) -> Subgraph:
+    view = {
+        "geometry": In("geometry"),
+        "point_cloud": In("scene"),
+        "right": In("right", right),
+        "yaw_deg": In("yaw_deg", yaw_deg),
+        "edge_threshold": EDGE,
+        "cracks": CRACKS,
+    }
+    given = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": Link("encoded"), "mask": Link("encoded", "known")}
+    added = {"scene": In("scene"), "painted": Link("depth", "geometry"), "view": Link("view", "geometry")}
+    conditions = (Link("given", "positive"), Link("given", "negative"))
+    items = [
+        *texts(),
+        Node("view", "ModalityForcingRenderView", view, 0),
+        Node("encoded", "ModalityForcingEncodeView", {"view": Link("view", "geometry"), **VAE}, 1),
+        Node("given", "ModalityForcingDepthCondition", given, 1),
+        *sampler(STEPS, In("guidance", GUIDANCE), *conditions, Link("encoded")),
+        *decoded(),
+        Node("added", "ModalityForcingAddView", {**added, "edge_threshold": EDGE}, 5),
+    ]
+    outputs = {"scene": Link("added", "scene"), "image": Link("image")}
+    return Subgraph(f"Move {number}", items, outputs, "One step of a walk: look from elsewhere, paint, add.")
+
+
+def depth_ensemble() -> Workflow:
+    geometry = Link("made", "geometry")
+    items = [
+        note("depth_ensemble", GIVEN_SIZE),
+        *model_nodes(),
+        picture_node(PICTURE, "Your Picture"),
+        Node("made", ENSEMBLE, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
+        viewer(geometry),
+        shown_depth(geometry),
+        saved_images("uncertainty", Link("made", "uncertainty picture"), "Save Uncertainty"),
+    ]
+    return Workflow("10 Depth Ensemble", items)
+
+
+def large_pictures() -> Workflow:
+    geometry = Link("made", "geometry")
+    made = {**MODEL, "image": Link("picture", "IMAGE"), "max_side": 2 * SIDE}
+    items = [
+        note("large_pictures", "max_side as your picture, tile 512, overlap 256, steps 20"),
+        *model_nodes(),
+        picture_node(PICTURE, "Your Picture"),
+        Node("made", TILES, made, 1),
+        viewer(geometry),
+        shown_depth(geometry),
+        Node("drawn", "ModalityForcingDepthPicture", {"geometry": geometry}, 3),
+        saved_images("large_depth", Link("drawn", "picture"), "Save Depth Picture"),
+    ]
+    return Workflow("11 Depth of Large Pictures", items)
+
+
+def video_depth() -> Workflow:
+    geometry = Link("made", "geometry")
+    depth = {"file": METRIC_DEPTH, "image": Link("picture", "IMAGE"), "fov_x_deg": FOV_X_DEG}
+    frames = {"geometry": Link("depth", "geometry"), "right": 0.6, "frames": 8, "width": SIDE, "height": SIDE * 3 // 4}
+    items = [
+        note("video_depth", "width 512 and height 384, steps 20"),
+        *model_nodes(),
+        picture_node(PICTURE, "A Picture"),
+        Node("depth", "ModalityForcingLoadDepth", depth, 1, "Its Depth in Metres", height=470),
+        Node("frames", "ModalityForcingRenderView", {**frames, "edge_threshold": EDGE, "cracks": CRACKS}, 2, "Frames"),
+        viewer(geometry),
+        Node("made", VIDEO, {**MODEL, "image": Link("frames", "image")}, 3),
+        Node("drawn", "ModalityForcingDepthPicture", {"geometry": geometry, "range_from": "per batch"}, 3),
+        saved_images("video_depth", Link("drawn", "picture"), "Save Frames", height=240),
+    ]
+    return Workflow("12 Video Depth", items)
+
+
+def sparse_depth() -> Workflow:
+    geometry = Link("fitted", "geometry")
+    fitted = {"geometry": Link("made", "geometry"), "sparse": Link("depth_file", "geometry")}
+    items = [
+        note("sparse_depth", GIVEN_SIZE),
+        *model_nodes(),
+        picture_node(PICTURE, "Your Picture"),
+        Node("depth_file", "ModalityForcingLoadDepth", {"file": SPARSE_DEPTH}, 1, "Measured Points"),
+        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
+        Node("fitted", "ModalityForcingFitToPoints", fitted, 2),
+        viewer(geometry),
+        shown_depth(geometry),
+    ]
+    return Workflow("13 Sparse Depth", items)
+
+
+def second_pass() -> Workflow:
+    geometry = Link("larger", "geometry")
+    larger = {**MODEL, "latent": Link("made", "latent"), "image": Link("made", "image")}
+    items = [
+        note("second_pass", MADE_SIZE),
+        *model_nodes(),
+        Node("made", TEXT_TO_RGBD, MODEL, 1),
+        Node("larger", SECOND_PASS, larger, 1),
+        viewer(geometry),
+        saved_images("second_image", Link("larger", "image"), "Save Image"),
+        shown_depth(geometry),
+    ]
+    return Workflow("14 Second Pass", items)
+
+
+def walk() -> Workflow:
+    geometry, scene = Link("made", "geometry"), Link("start", "point cloud")
+    moves = []
+    for number, (right, yaw_deg) in enumerate(MOVES, 1):
+        inputs = {**MODEL, "geometry": geometry, "scene": scene}
+        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 1 + number))
+        scene = Link(f"move_{number}", "scene")
+    kept = {"point_cloud": scene, "filename_prefix": "modality_forcing/walk"}
+    items = [
+        note("walk", MADE_SIZE),
+        *model_nodes(),
+        Node("made", TEXT_TO_RGBD, MODEL, 1),
+        Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT}, 1),
+        *moves,
+        viewer(geometry, point_cloud=scene),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", kept, 3),
+    ]
+    return Workflow("15 Walk in a Scene", items)
