@@ -28,6 +28,24 @@ def cropped_size(width: int, height: int, max_side: int) -> tuple[int, int]:
     return tuple(max(MULTIPLE, MULTIPLE * int(size * scale / MULTIPLE + 1e-6)) for size in (width, height))
 
 
+def checked_images(images: object) -> Tensor:
+    """Pictures as they came, or ValueError: a tensor of numbers (B,H,W,C) with at least one pixel."""
+    if not isinstance(images, Tensor) or images.is_complex() or images.ndim != 4 or images.numel() == 0:
+        raise ValueError(f"got a picture {_describe(images)}, expected a tensor (batch, height, width, channels)")
+    return images
+
+
+def checked_masks(masks: object) -> Tensor:
+    """Masks as (B,H,W), or ValueError: a tensor of numbers (B,H,W) or (H,W) with at least one pixel."""
+    if not isinstance(masks, Tensor) or masks.is_complex() or masks.ndim not in (2, 3, 4) or masks.numel() == 0:
+        raise ValueError(f"got a mask {_describe(masks)}, expected a tensor (batch, height, width)")
+    return masks.reshape(-1, *masks.shape[-2:])
+
+
+def _describe(value: object) -> str:
+    return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"of type {type(value).__name__}"
+
+
 def centre_crop(images: Tensor, width: int, height: int) -> Tensor:
     """Cut (B,H,W,C) centrally to the proportions of `width` x `height`."""
     full_height, full_width = images.shape[1:3]

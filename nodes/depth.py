@@ -9,7 +9,7 @@ from ..model.depth import codec
 from ..model.depth.pictures import depth_from_picture, depth_picture
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
-from ..model.resize import check_same_view, fitted_size, resize_depth
+from ..model.resize import check_same_view, checked_images, checked_masks, fitted_size, resize_depth
 from .latents import check_known, modality_latent
 from .native.latent_format import SIZE_KEY
 from .notes import show_on_node
@@ -153,7 +153,7 @@ class EncodeGeometry(io.ComfyNode):
 
 def mask_of_depth(mask: Tensor, depth: Tensor) -> Tensor:
     """A MASK as (B or 1,H,W) bool of the depth's size."""
-    mask = mask.reshape(-1, *mask.shape[-2:]).to(depth.device)
+    mask = checked_masks(mask).to(depth.device)
     if mask.shape[-2:] != depth.shape[-2:] or mask.shape[0] not in (1, depth.shape[0]):
         raise ValueError(
             f"got a mask of shape {tuple(mask.shape)} for depth of shape {tuple(depth.shape)}; expected the same"
@@ -171,7 +171,7 @@ def _encode(depth: Tensor, valid: Tensor) -> io.NodeOutput:
 
 def _matching(image: Tensor, depth: Tensor) -> Tensor:
     """The image for these depth maps: one each or one for all, and of their proportions."""
-    image = image[..., :3]
+    image = checked_images(image)[..., :3]
     if image.shape[0] not in (1, depth.shape[0]):
         raise ValueError(f"got {image.shape[0]} images for {depth.shape[0]} depth maps; expected 1 or one for each")
     check_same_view((image.shape[2], image.shape[1]), (depth.shape[2], depth.shape[1]), "an image", "depth")

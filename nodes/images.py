@@ -4,7 +4,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..model.resize import centre_crop, cropped_size, fitted_size, resize_images
+from ..model.resize import centre_crop, checked_images, checked_masks, cropped_size, fitted_size, resize_images
 from .sockets import CATEGORY
 
 METHODS = ["resize", "crop"]
@@ -45,9 +45,9 @@ class FitImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: Tensor, max_side: int, method: str, mask: Tensor | None = None) -> io.NodeOutput:
-        image = image[..., :3]
+        image = checked_images(image)[..., :3]
         height, width = image.shape[1:3]
-        mask = torch.ones(image.shape[:3]) if mask is None else mask.reshape(-1, *mask.shape[-2:])
+        mask = torch.ones(image.shape[:3]) if mask is None else checked_masks(mask)
         if mask.shape[-2:] != (height, width):
             raise ValueError(
                 f"got an image of {width} x {height} pixels and a mask of {mask.shape[-1]} x {mask.shape[-2]}; "

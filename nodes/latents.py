@@ -20,7 +20,9 @@ SOURCES = {
 
 def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
     """The (B,C,h,w) samples of one modality, from its own latent or a joint one."""
-    samples = latent["samples"]
+    samples = latent.get("samples") if isinstance(latent, dict) else None
+    if not isinstance(samples, Tensor) or samples.is_complex() or samples.numel() == 0:
+        raise ValueError(f"got {type(latent).__name__} without samples as {modality}. Connect {SOURCES[modality]}.")
     part = PARTS[modality]
     if samples.ndim == 4 and samples.shape[1] == JOINT_CHANNELS:
         samples = samples[:, part]

@@ -148,11 +148,12 @@ def _choose(path: Path, parts: list[_Part], wanted: str) -> tuple[_Part, list[st
         others = [f"{part.label}:{name}" if len(parts) > 1 else name for part, name in depths[1:]]
         also = [f"the file also holds {_plain(', '.join(others))}: name the channel to read another"] if others else []
         return depths[0][0], [depths[0][1]], also
-    for part in parts:
-        if set(_COLOURS) <= set(part.names):
-            return part, list(_COLOURS), []
-    grey = [(part, name) for wanted in _GREY_NAMES for part, name in everything if _last(name) == wanted]
+    coloured = [part for part in parts if set(_COLOURS) <= set(part.names)]
+    plain = [(part, name) for part, name in everything if part not in coloured]
+    grey = [(part, name) for wanted in _GREY_NAMES for part, name in plain if _last(name) == wanted]
     grey = grey or (everything if len(everything) == 1 else [])
+    if not grey and coloured:
+        return coloured[0], list(_COLOURS), []
     if not grey:
         raise FileError(f"{path.name} holds the channels {_list(parts)}, none known as depth (Z); name the channel")
     return grey[0][0], [grey[0][1]], []
@@ -171,9 +172,16 @@ def _named(everything: list[tuple[_Part, str]], wanted: str) -> list[tuple[_Part
 
 
 def _depth_among(pairs: list[tuple[_Part, str]]) -> list[tuple[_Part, str]]:
-    """Those whose name says depth, the likeliest first; of equal names one without a layer first."""
-    known = [pair for pair in pairs if _last(pair[1]) in _DEPTH_NAMES]
-    return sorted(known, key=lambda pair: (_DEPTH_NAMES.index(_last(pair[1])), pair[1].count(".")))
+    """Those whose name says depth, the likeliest first; of equal names one without a layer first. In a part that is
+    called depth a grey channel is depth."""
+
+    def rank(part: _Part, name: str) -> int | None:
+        if _last(name) in _DEPTH_NAMES:
+            return _DEPTH_NAMES.index(_last(name))
+        return len(_DEPTH_NAMES) if _last(part.label) in _DEPTH_NAMES and _last(name) in _GREY_NAMES else None
+
+    known = [pair for pair in pairs if rank(*pair) is not None]
+    return sorted(known, key=lambda pair: (rank(*pair), pair[1].count(".")))
 
 
 def _last(name: str) -> str:

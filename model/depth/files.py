@@ -29,7 +29,7 @@ from .exr import write_exr
 from .pictures import MEANINGS, depth_from_picture
 from .readers import SUFFIXES as LOAD_SUFFIXES
 from .readers import Stored, read
-from .usable import ranked, usable_depth
+from .usable import describe, ranked, usable_depth
 
 __all__ = ["LOAD_SUFFIXES", "SAVE_SUFFIXES", "LoadedDepth", "load_depth", "save_depth"]
 
@@ -69,7 +69,8 @@ def save_depth(
 ) -> Path:
     """Write depth (H,W) or (1,H,W) in the format of the suffix; returns the path.
 
-    Pixels that are not valid, not finite or not positive are written as 0. `unit` is noted in the file ("metre",
+    Pixels that are not valid, not finite, not positive or beyond 1e9 (which loading takes for a background) are written
+    as 0. `unit` is noted in the file ("metre",
     "relative"). `step`, PNG only: the depth of one grey level (0.001 for millimetres of metric depth). Depth beyond
     step · 65535 is a ValueError, not a clipped file; depth nearer than step / 2 is kept at level 1, since 0 means no
     depth. `far`, PNG only, instead of a step: the depth of level 65535, and what lies deeper is clipped to it (see
@@ -209,13 +210,16 @@ def _within(values: np.ndarray, far: float) -> tuple[np.ndarray, float]:
 
 def _plain_map(depth: Tensor, valid: Tensor | None) -> np.ndarray:
     """(H,W) float32 with 0 where there is no depth."""
+    if not isinstance(depth, Tensor) or not isinstance(valid, Tensor | None):
+        raise ValueError(f"got depth {describe(depth)} and a mask {describe(valid)}, expected tensors (H,W)")
     if depth.ndim == 3 and depth.shape[0] == 1:
         depth = depth[0]
         valid = valid[0] if valid is not None and valid.ndim == 3 and valid.shape[0] == 1 else valid
     if depth.ndim != 2 or 0 in depth.shape:
         raise ValueError(f"got depth of shape {tuple(depth.shape)}, expected one map (H,W); save a batch map by map")
     values = depth.detach().cpu().float().numpy()
-    return np.where(usable_depth(depth, valid).cpu().numpy(), values, np.float32(0))
+    usable = usable_depth(depth, valid).cpu().numpy() & (values > 0) & (values < BACKGROUND)
+    return np.where(usable, values, np.float32(0))
 
 
 def _levels(values: np.ndarray, step: float | None) -> tuple[np.ndarray, str]:

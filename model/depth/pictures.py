@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .colour_maps import COLOUR_MAPS, apply_colour_map
-from .usable import ranked, usable_maps
+from .usable import describe, ranked, usable_maps
 
 MAPPINGS = ("disparity", "linear", "log", "raw")
 POLARITIES = ("near-white", "far-white")
@@ -138,10 +138,10 @@ def far_mask(depth: Tensor, valid: Tensor | None = None, *, ratio: float = 5.0, 
 
 def grey_channel(picture: Tensor) -> Tensor:
     """(B,H,W) of a grey picture (B,H,W,≥1) or (B,H,W); ValueError where its channels differ (colour map)."""
+    if not isinstance(picture, Tensor) or picture.is_complex() or picture.numel() == 0 or picture.ndim not in (3, 4):
+        raise ValueError(f"got a picture {describe(picture)}, expected a tensor (B,H,W) or (B,H,W,3)")
     if picture.ndim == 3:
         return picture.float()
-    if picture.ndim != 4:
-        raise ValueError(f"got a picture of shape {tuple(picture.shape)}, expected (B,H,W) or (B,H,W,3)")
     channels = picture[..., :3].float()
     spread = (channels.amax(-1) - channels.amin(-1)).nan_to_num(0.0, 0.0, 0.0).mean()
     # 2 % of white: above the chroma noise of a JPEG, far below any colour map.
@@ -166,7 +166,7 @@ def _measured_range(mapped: Tensor, usable: Tensor, whole_batch: bool, clip_perc
 
 def _map(depth: Tensor, mapping: str) -> Tensor:
     if mapping == "disparity":
-        return 1.0 / depth
+        return 1.0 / depth.clamp_min(torch.finfo(depth.dtype).tiny)  # smaller ones have no inverse
     return torch.log(depth) if mapping == "log" else depth
 
 

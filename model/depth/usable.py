@@ -14,7 +14,7 @@ def usable_depth(depth: Tensor, valid: Tensor | None = None) -> Tensor:
     usable = (depth > 0) & (depth < torch.inf)  # NaN is neither
     if valid is None:
         return usable
-    if not isinstance(valid, Tensor) or valid.shape != depth.shape:
+    if not isinstance(valid, Tensor) or valid.is_complex() or valid.shape != depth.shape:
         raise ValueError(f"got a mask {describe(valid)} for depth {tuple(depth.shape)}, expected the same shape")
     keep = valid if valid.dtype == torch.bool else valid > 0.5
     return usable & keep.to(depth.device)

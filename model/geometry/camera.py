@@ -162,7 +162,9 @@ def swap_gltf_axes(points: Points) -> Points:
 
 def check_intrinsics(intrinsics: Tensor) -> None:
     """ValueError unless K is (B,3,3), finite, has positive focal lengths and looks normalised."""
-    if intrinsics.ndim != 3 or intrinsics.shape[1:] != (3, 3):
+    if not isinstance(intrinsics, Tensor) or intrinsics.dtype == torch.bool or intrinsics.is_complex():
+        raise ValueError(f"got intrinsics of type {getattr(intrinsics, 'dtype', type(intrinsics))}, expected (B,3,3)")
+    if intrinsics.ndim != 3 or intrinsics.shape[1:] != (3, 3) or len(intrinsics) == 0:
         raise ValueError(f"got intrinsics of shape {tuple(intrinsics.shape)}, expected (B,3,3)")
     focal = torch.stack((intrinsics[:, 0, 0], intrinsics[:, 1, 1]))
     if not bool(torch.isfinite(intrinsics).all()) or not bool((focal > 0).all()):

@@ -93,7 +93,8 @@ def read_geometry(packet: dict[str, Any]) -> Geometry:
         valid = valid & _finite(points)
     image = packet.get("image")
     image = torch.full((*depth.shape, 3), 0.5) if image is None else _check_image(image, depth)
-    return Geometry(depth, points, valid, intrinsics, image, _optional(packet, "normal", depth))
+    normal = _optional(packet, "normal", depth)
+    return Geometry(depth, points, valid, intrinsics, image, None if normal is None else as_float(normal))
 
 
 def with_camera(packet: dict[str, Any], intrinsics: Tensor) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def geometry_from_da3(
         valid &= sky.to(depth.device) < sky_threshold
     confidence = _optional(packet, "confidence", depth)
     if confidence is not None and confidence_threshold > 0.0:
-        valid &= _stretch(confidence.to(depth.device)) >= confidence_threshold
+        valid &= _stretch(as_float(confidence).to(depth.device)) >= confidence_threshold
     if intrinsics is None:
         intrinsics = _da3_intrinsics(packet)
     return make_geometry(depth, valid, intrinsics, packet.get("image"))
@@ -164,6 +165,8 @@ def _da3_intrinsics(packet: dict[str, Any]) -> Tensor:
     pixels = packet.get("intrinsics")
     if pixels is None:
         raise ValueError("this DA3 geometry has no camera (mono mode); connect a camera, or run DA3 in multi-view mode")
+    if not isinstance(pixels, Tensor) or pixels.is_complex():
+        raise ValueError(f"got DA3 intrinsics {describe(pixels)}, expected numbers (1,B,3,3)")
     if pixels.ndim != 4 or pixels.shape[0] != 1 or pixels.shape[2:] != (3, 3):
         raise ValueError(f"got DA3 intrinsics of shape {tuple(pixels.shape)}, expected (1,B,3,3)")
     pixels = as_float(pixels[0])
@@ -190,14 +193,14 @@ def _optional(packet: dict[str, Any], key: str, depth: Tensor) -> Tensor | None:
     if value is None:
         return None
     expected = (*depth.shape, 3) if key in ("points", "normal") else tuple(depth.shape)
-    if not isinstance(value, Tensor) or tuple(value.shape) != expected:
+    if not isinstance(value, Tensor) or value.is_complex() or tuple(value.shape) != expected:
         raise ValueError(f"got {key} {describe(value)} for depth {tuple(depth.shape)}, expected {expected}")
     return value
 
 
 def _check_image(image: Tensor, depth: Tensor) -> Tensor:
     """(B,H,W,3) float on the CPU; further channels are dropped, as core does."""
-    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[-1] < 3:
+    if not isinstance(image, Tensor) or image.is_complex() or image.ndim != 4 or image.shape[-1] < 3:
         raise ValueError(f"got an image {describe(image)}, expected (B,H,W,3)")
     if image.shape[:3] != depth.shape:
         raise ValueError(

@@ -87,7 +87,7 @@ def surface_mask(geometry: Geometry, edge_threshold: float, far: float) -> Tenso
 
 def thin_by_voxels(cloud: PointCloud, voxel: float) -> PointCloud:
     """One point for each cube of edge `voxel` that holds points: the mean of their positions, colours and normals."""
-    if not (np.isfinite(voxel) and voxel > 0.0):
+    if not 0.0 < voxel < np.finfo(np.float32).max:
         raise ValueError(f"got a voxel size of {voxel}, expected a positive length in the unit of the depth")
     if len(cloud) == 0:
         return cloud
