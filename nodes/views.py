@@ -13,6 +13,7 @@ from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import point_clouds
 from ..model.geometry.pose import camera_pose, pose_from_load3d
 from ..model.geometry.render import DEFAULT_CRACKS, render_views
+from .native.progress import steps
 from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD
 
 MOVES = {
@@ -116,7 +117,7 @@ class RenderView(io.ComfyNode):
         poses = _poses(len(clouds), **motion)
         lens = _lens(source.intrinsics, size, (source.depth.shape[2], source.depth.shape[1]))
         intrinsics = _view_camera(lens, size, fov_x_deg, motion.get("camera"))
-        view = render_views(clouds, poses, intrinsics, *size, cracks=cracks)
+        view = render_views(clouds, poses, intrinsics, *size, cracks=cracks, before_view=steps())
         packet = make_geometry(view.depth, ~view.hole, intrinsics, view.image)
         packet["pose"] = poses.expand(len(view.depth), -1, -1)  # for 'Add View to Scene'; see pose.py
         return io.NodeOutput(view.image, packet, view.hole.float())

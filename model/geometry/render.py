@@ -6,6 +6,7 @@ pixel, empty or showing something clearly farther, between two pixels (left and 
 surface, so closing cracks does not grow the outlines of objects and does not eat into true holes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +42,14 @@ def render_views(
     *,
     cracks: int = DEFAULT_CRACKS,
     background: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    before_view: Callable[[int, int], None] = lambda index, count: None,
 ) -> View:
     """Views of `clouds` from `poses` (V,4,4) (see pose.py) by a camera with normalised K (1,3,3) or (V,3,3).
 
     One cloud with many poses is a camera path; as many clouds as poses are taken in pairs; one pose serves many clouds.
     `cracks`: closes cracks up to so many pixels wide, 0 to 8; 0 draws the samples alone.
     An empty cloud gives a picture of background that is one hole.
+    `before_view` is called with (index, number of views) before each view: a host's progress, which may raise to stop.
     """
     if width < 1 or height < 1:
         raise ValueError(f"got a picture of {width}×{height}, expected at least 1×1")
@@ -59,14 +62,15 @@ def render_views(
     views = max(counts.values())
     if any(count not in (1, views) for count in counts.values()):
         raise ValueError(f"got {counts}, expected 1 or the same number of each")
-    rendered = []
+    # Made at once and filled view by view: a long path takes the memory of its result and of one view.
+    image, depth = torch.empty(views, height, width, 3), torch.empty(views, height, width)
     for v in range(views):
+        before_view(v, views)
         cloud, pose, camera = clouds[v % len(clouds)], poses[v % len(poses)], intrinsics[[v % len(intrinsics)]]
-        rendered.append(_close_cracks(*_draw(cloud, pose, camera, width, height), cracks))
-    image = torch.from_numpy(np.stack([image for image, _ in rendered]))
-    depth = torch.from_numpy(np.stack([depth for _, depth in rendered]))
-    hole = torch.isinf(depth)
-    return View(torch.where(hole[..., None], torch.tensor(background), image), depth, hole)
+        drawn = _close_cracks(*_draw(cloud, pose, camera, width, height), cracks)
+        image[v], depth[v] = (torch.from_numpy(values) for values in drawn)
+        image[v][torch.isinf(depth[v])] = torch.tensor(background)
+    return View(image, depth, torch.isinf(depth))
 
 
 def _draw(

@@ -120,3 +120,16 @@ def test_bad_settings_say_so():
             render_views(*arguments)
     with pytest.raises(ValueError, match="cracks"):
         render_views(made, IDENTITY, K, 4, 4, cracks=-1)
+
+
+def test_a_path_is_told_before_each_view_and_can_be_stopped():
+    seen, poses = [], IDENTITY.expand(4, -1, -1)
+
+    def stop_at_two(index, count):
+        seen.append((index, count))
+        if index == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        render_views(clouds(box_before_wall(), picture()), poses, K, WIDTH, HEIGHT, before_view=stop_at_two)
+    assert seen == [(0, 4), (1, 4), (2, 4)]
