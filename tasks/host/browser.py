@@ -15,6 +15,7 @@ PLACES = (
     "C:/Program Files/Google/Chrome/Application/chrome.exe",
     "C:/Program Files (x86)/Microsoft/Edge/Application/msedge.exe",
 )
+PACKAGES = ("chromium", "libusb-1.0-0")  # the second is Open3D's, whose wheel does not bring it
 # No sandbox because a container's root has none; nothing that looks for the network; WebGL drawn by the CPU, so that
 # every machine draws the same.
 FLAGS = [
@@ -49,12 +50,13 @@ def ensure_browser() -> Path:
     if not (sys.platform == "linux" and shutil.which("apt-get") and os.geteuid() == 0):
         raise TaskError("The browser tests are left out: install Chromium, Chrome or Edge to run them.")
     print(
-        "set-up: no browser here, and this is root on Debian: apt-get installs chromium for the whole system",
+        f"set-up: no browser here, and this is root on Debian: apt-get installs {' and '.join(PACKAGES)} "
+        "for the whole system",
         flush=True,
     )
     quiet = {"stdout": subprocess.DEVNULL, "env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}}
     subprocess.run(["apt-get", "update", "-qq"], **quiet)
-    installed = subprocess.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", "chromium"], **quiet)
+    installed = subprocess.run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *PACKAGES], **quiet)
     browser = find_browser()
     if installed.returncode or browser is None:
         raise TaskError("The browser tests are left out: apt-get could not install chromium (its words are above).")

@@ -4,9 +4,11 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from graphs import Graph, Node
-from modality_forcing.tasks.host.server import Server
+from modality_forcing.tasks.host.server import GraphError, Server
 from safetensors.torch import load_file, save_file
 
 P = "ModalityForcing"
@@ -59,6 +61,10 @@ VIEW = {
     "cracks": 2,
 }
 LOAD = {"meaning": "metric", "scale": 0.0, "near": 1.0, "far": 10.0, "fov_x_deg": 55.0}
+
+
+GLTF = np.array([1.0, -1.0, -1.0])
+HEIGHT, WIDTH = 6, 8  # of `plane`
 
 
 class GeometryCase:
@@ -120,3 +126,28 @@ class GeometryCase:
 
     def _file(self) -> Path:
         return self.folder / f"{next(self._numbers)}.safetensors"
+
+
+def plane(count=1):
+    """Tilted planes, a hole in the corner, and an image of its own colour at every pixel."""
+    depth = 2 + torch.arange(WIDTH) * 0.02 + torch.arange(HEIGHT)[:, None] * 0.01
+    depth = depth[None] * (1 + torch.arange(count))[:, None, None]
+    depth[:, 0, 0] = torch.nan
+    image = torch.arange(HEIGHT * WIDTH * 3).reshape(1, HEIGHT, WIDTH, 3) / 255
+    return depth, image.expand(count, -1, -1, -1)
+
+
+def expected_points(depth):
+    """90 degrees: focal length 4 pixels. (N,3) in glTF axes."""
+    x = (torch.arange(WIDTH) + 0.5 - WIDTH / 2) / (WIDTH / 2)
+    y = (torch.arange(HEIGHT)[:, None] + 0.5 - HEIGHT / 2) / (WIDTH / 2)
+    points = torch.stack((x * depth, y * depth, depth), -1)
+    return points[depth.isfinite()].numpy() * GLTF
+
+
+def refused(case, graph, *texts):
+    with pytest.raises(GraphError) as error:
+        case.server.run(graph.prompt)
+    for text in texts:
+        assert text in error.value.message
+    assert case.server.running

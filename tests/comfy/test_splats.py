@@ -55,4 +55,4 @@ def test_core_renders_our_splats(case, object_info):
     graph.add("GetSplatCount", splat=merged)
     (image,) = case.run(graph, image=rendered)
     for row, column, colour in ((10, 10, (1, 0, 0)), (10, 54, (0, 0, 1)), (32, 48, (0, 1, 0)), (54, 20, (1, 0, 0))):
-        np.testing.assert_allclose(image[0, row, column], colour, atol=0.05)
+        np.testing.assert_allclose(image[0, row, column], colour, atol=0.1)  # Gaussians leave some black between

@@ -7,7 +7,7 @@ from modality_forcing.model.geometry import camera, files, packets
 from modality_forcing.model.geometry.mesh import grid_meshes, poisson_mesh
 from modality_forcing.model.geometry.pointcloud import PointCloud, point_clouds, remove_outliers
 
-open3d = pytest.importorskip("open3d")
+open3d = pytest.importorskip("open3d", exc_type=ImportError)
 WIDTH, HEIGHT = 64, 48
 K = camera.intrinsics_from_focal_px(60.0, WIDTH, HEIGHT)
 GLTF = np.array([1.0, -1.0, -1.0])
