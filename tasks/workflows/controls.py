@@ -3,6 +3,8 @@
 Their boxes are like those of `subgraphs`, but are no blueprints.
 """
 
+from dataclasses import replace
+
 from .builder import In, Link, Node, Subgraph
 from .parts import (
     FOV_X_DEG,
@@ -153,7 +155,7 @@ def large_pictures() -> Workflow:
         viewer(geometry),
         shown_depth(geometry),
         Node("drawn", "ModalityForcingDepthPicture", {"geometry": geometry}, 3),
-        saved_images("large_depth", Link("drawn", "picture"), "Save Depth Picture"),
+        saved_images("large_depth", Link("drawn", "picture"), "Save Depth Picture", column=2),
     ]
     return Workflow("11 Depth of Large Pictures", items)
 
@@ -163,15 +165,15 @@ def video_depth() -> Workflow:
     depth = {"file": METRIC_DEPTH, "image": Link("picture", "IMAGE"), "fov_x_deg": FOV_X_DEG}
     frames = {"geometry": Link("depth", "geometry"), "right": 0.6, "frames": 8, "width": SIDE, "height": SIDE * 3 // 4}
     items = [
-        note("video_depth", "width 512 and height 384, steps 20"),
+        replace(note("video_depth", "width 512 and height 384, steps 20"), height=400),
         *model_nodes(),
         picture_node(PICTURE, "A Picture"),
-        Node("depth", "ModalityForcingLoadDepth", depth, 1, "Its Depth in Metres", height=470),
-        Node("frames", "ModalityForcingRenderView", {**frames, "edge_threshold": EDGE, "cracks": CRACKS}, 2, "Frames"),
+        Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=470),
+        Node("frames", "ModalityForcingRenderView", {**frames, "edge_threshold": EDGE, "cracks": CRACKS}, 1, "Frames"),
+        Node("made", VIDEO, {**MODEL, "image": Link("frames", "image")}, 2),
         viewer(geometry),
-        Node("made", VIDEO, {**MODEL, "image": Link("frames", "image")}, 3),
         Node("drawn", "ModalityForcingDepthPicture", {"geometry": geometry, "range_from": "per batch"}, 3),
-        saved_images("video_depth", Link("drawn", "picture"), "Save Frames", height=240),
+        saved_images("video_depth", Link("drawn", "picture"), "Save Frames", column=0, height=180),
     ]
     return Workflow("12 Video Depth", items)
 
@@ -183,8 +185,8 @@ def sparse_depth() -> Workflow:
         note("sparse_depth", GIVEN_SIZE),
         *model_nodes(),
         picture_node(PICTURE, "Your Picture"),
-        Node("depth_file", "ModalityForcingLoadDepth", {"file": SPARSE_DEPTH}, 1, "Measured Points"),
-        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
+        Node("depth_file", "ModalityForcingLoadDepth", {"file": SPARSE_DEPTH}, 1, "Measured Points", height=470),
+        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 3),
         Node("fitted", "ModalityForcingFitToPoints", fitted, 2),
         viewer(geometry),
         shown_depth(geometry),
@@ -199,7 +201,7 @@ def second_pass() -> Workflow:
         note("second_pass", MADE_SIZE),
         *model_nodes(),
         Node("made", TEXT_TO_RGBD, MODEL, 1),
-        Node("larger", SECOND_PASS, larger, 1),
+        Node("larger", SECOND_PASS, larger, 1, height=450),
         viewer(geometry),
         saved_images("second_image", Link("larger", "image"), "Save Image"),
         shown_depth(geometry),
@@ -212,16 +214,16 @@ def walk() -> Workflow:
     moves = []
     for number, (right, yaw_deg) in enumerate(MOVES, 1):
         inputs = {**MODEL, "geometry": geometry, "scene": scene}
-        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 1 + number))
+        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=360))
         scene = Link(f"move_{number}", "scene")
     kept = {"point_cloud": scene, "filename_prefix": "modality_forcing/walk"}
     items = [
         note("walk", MADE_SIZE),
         *model_nodes(),
-        Node("made", TEXT_TO_RGBD, MODEL, 1),
+        Node("made", TEXT_TO_RGBD, MODEL, 1, height=430),
         Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT}, 1),
         *moves,
         viewer(geometry, point_cloud=scene),
-        Node("saved_cloud", "ModalityForcingSavePointCloud", kept, 3),
+        Node("saved_cloud", "ModalityForcingSavePointCloud", kept, 1),
     ]
     return Workflow("15 Walk in a Scene", items)
