@@ -155,10 +155,8 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene):
     page.evaluate(f"window.firstTab = {workflow}.activeWorkflow")
     history = set(frontend.server.get_json("/history"))
     # Asked for while the second tab is opened: the run ends when it is there.
-    page.evaluate("void app.queuePrompt(0, 1)")
-    page.wait_for_function(
-        f"{workflow}.activeWorkflow && fetch('/queue').then(r => r.json()).then(q => q.queue_running.length >= 0)"
-    )
+    with page.expect_response(lambda response: response.url.endswith("/prompt") and response.request.method == "POST"):
+        page.evaluate("void app.queuePrompt(0, 1)")
     open_graph(frontend, object_info, viewers(scene.pair_nodes()))
     for _ in range(200):
         if set(frontend.server.get_json("/history")) - history:

@@ -196,7 +196,7 @@ def test_depth_in_part_is_noise_that_falls_with_the_images():
         return torch.zeros_like(rgb)
 
     options = {"estimator": lambda rgb, context: (wavy(), torch.ones_like(wavy(), dtype=torch.bool)), "steps": 6}
-    depth_to_image_consistency(StandIn(velocity=watch), [batch], strength=0.1, **options)
+    depth_to_image_consistency(StandIn(velocity=watch), [batch], strength=0.99, **options)
     offs = [off for _, off in levels]
     assert offs == sorted(offs, reverse=True) and offs[0] > 0.5 and 0 < offs[-1] < 0.1 * offs[0]
     levels.clear()
