@@ -1,4 +1,4 @@
-"""``run.py pictures screenshot``: small_model in the real frontend after a run, as docs/small_workflow.jpg."""
+"""``run.py pictures screenshot``: the first workflow in the real frontend after a run, as docs/small_workflow.jpg."""
 
 import json
 import tempfile
@@ -9,9 +9,11 @@ from .. import ROOT, WORKFLOWS, TaskError
 from ..host.browser import FLAGS, ensure_browser
 from ..host.server import Server
 
+WORKFLOW = "01 Text to Image, Depth and 3D"
 PICTURE = ROOT / "docs" / "small_workflow.jpg"
-SIZE = {"width": 2600, "height": 1150}  # a whole workflow with legible texts
+SIZE = {"width": 2200, "height": 1150}  # a whole workflow with legible texts
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.VueNodes.Enabled": False}
+SETTINGS |= {"Comfy.Workflow.ShowMissingModelsWarning": False}  # older frontends ask for muted models too
 # Where the canvas shows the graph, with a margin, in pixels of the page.
 FRAME = """() => {
     const margin = 20, { scale, offset } = app.canvas.ds, edge = app.canvas.canvas.getBoundingClientRect();
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> int:
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise TaskError(f"{error}: start it in the environment of the tests, after run.py test") from error
-    graph = json.loads((WORKFLOWS / "small_model.json").read_text(encoding="utf-8"))
+    graph = json.loads((WORKFLOWS / f"{WORKFLOW}.json").read_text(encoding="utf-8"))
     executable = str(ensure_browser())
     with tempfile.TemporaryDirectory() as base, Server(Path(base)) as server, sync_playwright() as playwright:
         server.settings(SETTINGS)
