@@ -34,6 +34,7 @@ def main(host: str, pack: str) -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    import aiohttp.web  # noqa: F401  # ComfyUI's server has it before any pack
     import comfy.sd  # noqa: F401
     import comfy_api.latest  # noqa: F401
 
