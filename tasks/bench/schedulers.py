@@ -14,7 +14,6 @@ from torch import Tensor
 from ...model.depth.codec import unpatchify
 from ...model.network.config import DEPTH_PATCH
 from .. import SMALL_MODEL
-from ..demo import SMALL_LOADER
 from ..host.server import Server
 
 SIDE, STEPS, CFG, COUNT = 128, 20, 3.0, 4
@@ -31,7 +30,7 @@ def prompt_for(scheduler: str, log2_alpha: float, prefix: str) -> dict:
     wired = {"negative": ["3", 0], "sampler": ["6", 0], "sigmas": ["7", 0], "latent_image": ["5", 0]}
     sigmas = ("BasicScheduler", {"model": ["4", 0], "scheduler": scheduler, "steps": STEPS, "denoise": 1.0})
     nodes = {
-        "1": (SMALL_LOADER, {"model_name": SMALL_MODEL.name}),
+        "1": ("ModalityForcingLoadSmall", {"model_name": SMALL_MODEL.name}),
         "2": ("CLIPTextEncode", {**text, "text": PROMPT}),
         "3": ("CLIPTextEncode", {**text, "text": ""}),
         "4": ("ModalityForcingSchedule", {**schedule, "exact_depth": OURS.get(scheduler, False)}),
