@@ -29,17 +29,23 @@ def cropped_size(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def checked_images(images: object) -> Tensor:
-    """Pictures as they came, or ValueError: a tensor of numbers (B,H,W,C) with at least one pixel."""
+    """Pictures as they came, or ValueError: a tensor of finite numbers (B,H,W,C) with at least one pixel."""
     if not isinstance(images, Tensor) or images.is_complex() or images.ndim != 4 or images.numel() == 0:
         raise ValueError(f"got a picture {_describe(images)}, expected a tensor (batch, height, width, channels)")
-    return images
+    return _finite(images, "picture")
 
 
 def checked_masks(masks: object) -> Tensor:
-    """Masks as (B,H,W), or ValueError: a tensor of numbers (B,H,W) or (H,W) with at least one pixel."""
+    """Masks as (B,H,W), or ValueError: a tensor of finite numbers (B,H,W) or (H,W) with at least one pixel."""
     if not isinstance(masks, Tensor) or masks.is_complex() or masks.ndim not in (2, 3, 4) or masks.numel() == 0:
         raise ValueError(f"got a mask {_describe(masks)}, expected a tensor (batch, height, width)")
-    return masks.reshape(-1, *masks.shape[-2:])
+    return _finite(masks.reshape(-1, *masks.shape[-2:]), "mask")
+
+
+def _finite(values: Tensor, what: str) -> Tensor:
+    if not values.isfinite().all():
+        raise ValueError(f"got a {what} that holds NaN or infinity; check the node that made it")
+    return values
 
 
 def _describe(value: object) -> str:

@@ -35,7 +35,7 @@ def ranked(values: Tensor, share: float) -> Tensor:
         return values.amin() if share == 0.0 else values.amax()
     # On the CPU: kthvalue has no limit of 16 million values as quantile has, and is not on every device.
     rank = 1 + round(share * (values.numel() - 1))
-    return values.cpu().kthvalue(rank).values.to(values.device)
+    return values.cpu().float().kthvalue(rank).values.to(values.device)
 
 
 def describe(value: object) -> str:

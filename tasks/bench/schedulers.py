@@ -56,7 +56,8 @@ def grain(codes: Tensor) -> float:
 def main(arguments: list[str]) -> int:
     """Measure and print a Markdown table; returns the exit status."""
     with torch.no_grad(), tempfile.TemporaryDirectory() as base, Server(Path(base)) as server:
-        options = server.object_info()["BasicScheduler"]["input"]["required"]["scheduler"][0]
+        kind, *settings = server.object_info()["BasicScheduler"]["input"]["required"]["scheduler"]
+        options = kind if isinstance(kind, list) else settings[0]["options"]  # two forms, by the age of the node
         found = {}
         for scheduler in [*OURS, *options]:
             for log2_alpha in TILTS:
