@@ -1,6 +1,6 @@
 """The nodes of geometry and depth files, called as ComfyUI calls them: any value on any input.
 
-Needs COMFYUI_PATH, as `run.py test` sets it.
+Needs COMFYUI_PATH: test_fuzz.py sets it to the host that `run.py test` found.
 """
 
 import importlib

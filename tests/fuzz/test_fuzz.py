@@ -13,6 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from modality_forcing.tasks.host.hosts import find_host
 
 HERE = Path(__file__).parent
 CASES, SEED = int(os.environ.get("FUZZ_CASES", 300)), os.environ.get("FUZZ_SEED", "0")
@@ -32,7 +33,8 @@ def results(target: str) -> list[dict]:
 
 def _work(target: str, first: int, count: int) -> list[dict]:
     command = [sys.executable, str(HERE / "worker.py"), target, SEED, str(first), str(count)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE)
+    environment = os.environ | {"COMFYUI_PATH": str(find_host().path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=HERE, env=environment)
     found, running, hung = [], None, False
 
     def end() -> None:

@@ -60,12 +60,17 @@ def prepare() -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders in C write about each damaged file
+
+
+def quiet() -> None:
+    """From here on nothing goes to standard error: decoders in C write about each damaged file."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
 
 
 def main(target: str, seed: str, first: str, count: str) -> None:
     prepare()
     case = importlib.import_module(f"target_{target}").case
+    quiet()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(int(first), int(first) + int(count)):
             print(json.dumps({"start": number}), flush=True)  # noqa: T201
