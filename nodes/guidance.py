@@ -21,8 +21,9 @@ def _weight_inputs() -> list[io.Input]:
                 min=0.0,
                 max=100.0,
                 step=0.1,
-                tooltip=f"Guidance of {what}: how much it follows the prompt. 1: none. The same for both is the "
-                "sampler's ordinary guidance (4 in the release; for the bundled model 3 for the picture, 1 for depth).",
+                tooltip=f"Guidance of {what}: how much it follows the prompt. 1: the prompt alone. 0: the empty "
+                "prompt alone. Either takes one pass where both weights are so. The same for both is the sampler's "
+                "ordinary guidance (4 in the release; for the bundled model 3 for the picture, 1 for depth).",
             )
         )
     for name, what in MODALITIES.items():

@@ -57,14 +57,19 @@ class ModalityGuidance:
         """In the place of `calc_cond_batch`: conditional and unconditional predictions, and those of `separate`."""
         conds, x, sigma = list(args["conds"]), args["input"], args["sigma"]
         sampled = [m for m in PARTS if not _is_given(m, conds[0], throughout=True)]
-        self.has_uncond = conds[1] is not None and any(self.cfg(m, args) != 1 for m in sampled)
+        weights = [self.cfg(m, args) for m in sampled]
+        self.has_uncond = conds[1] is not None and any(weight != 1 for weight in weights)
         if not self.has_uncond:
             conds[1] = None
         follow = [m for m in sampled if self.weights[m].follow != 1]
+        bases = [self._base(m, conds) for m in follow]
+        heeded = any(base is conds[0] for base in bases)
+        if self.has_uncond and not any(weights) and not heeded and not self._others(args["model_options"]):
+            conds[0] = None
         if not follow:
             return comfy.samplers.calc_cond_batch(args["model"], conds, x, sigma, args["model_options"])
         present = [None if cond is None else _without(None, cond) for cond in conds]
-        absent = [_without(OTHER[m], self._base(m, conds)) for m in follow]
+        absent = [_without(OTHER[m], base) for m, base in zip(follow, bases, strict=True)]
         out = comfy.samplers.calc_cond_batch(args["model"], present + absent, x, sigma, args["model_options"])
         self.separate = dict(zip(follow, out[len(conds) :], strict=True))
         return out[: len(conds)]
@@ -90,6 +95,12 @@ class ModalityGuidance:
         sampling = args["model"].model_sampling
         start, end = (float(sampling.percent_to_sigma(p)) for p in (weights.start, weights.end))
         return weights.cfg if end < float(args["sigma"][0]) - ROUNDING <= start else 1.0
+
+    def _others(self, model_options: dict[str, Any]) -> bool:
+        """Whether other nodes' functions read the predictions too."""
+        after = model_options.get("sampler_post_cfg_function", ())
+        others = [function for function in after if getattr(function, "__self__", None) is not self]
+        return bool(others or model_options.get("sampler_pre_cfg_function"))
 
     def _base(self, modality: str, conds: list[Any]) -> list[dict[str, Any]]:
         return conds[1] if self._is_two_scale(modality, conds[0]) else conds[0]
@@ -128,9 +139,9 @@ def guided(patcher: Any, weights: dict[str, Weights]) -> Any:
 
 
 def is_plain(weights: dict[str, Weights]) -> bool:
-    """Whether this is what core's own guider does with one weight."""
+    """Whether this is what core's own guider does with one weight; at 0 it would compute the prompt for nothing."""
     of_all = list(weights.values())
-    return of_all[0].cfg == of_all[1].cfg and all(w.always and w.follow == 1 for w in of_all)
+    return of_all[0].cfg == of_all[1].cfg != 0 and all(w.always and w.follow == 1 for w in of_all)
 
 
 def guider(patcher: Any, weights: dict[str, Weights], positive: Any, negative: Any) -> comfy.samplers.CFGGuider:

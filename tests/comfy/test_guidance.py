@@ -17,13 +17,18 @@ def case(make_case):
     return make_case("v2")
 
 
-def sampled(case, mode="joint", patch=False, beside=None, core_cfg=None, **weights):
-    """By our guider, by our patch of the model under KSampler's kind of guider, or by core's guidance alone."""
+def sampled(case, mode="joint", patch=False, beside=None, core_cfg=None, count=None, **weights):
+    """By our guider, by our patch of the model under KSampler's kind of guider, or by core's guidance alone.
+
+    count: a file for the number of rows of each call of the network.
+    """
     graph = Graph()
     model = case.model(graph)
     node = graph.add("ModalityForcingSchedule", model=model, steps=STEPS, shift=1.1, log2_alpha=LOG2_ALPHA)
     positive, negative = case.condition(graph, mode, case.texts(graph))
     model = node if beside is None else graph.add(beside[0], model=node, **beside[1])
+    if count is not None:
+        model = graph.add("TestCountPasses", model=model, file=str(count))
     if patch:
         model = graph.add("ModalityForcingPatchGuidance", model=model, **{**PLAIN, **weights})
     if patch or core_cfg is not None:
@@ -75,6 +80,39 @@ def test_equal_weights_are_plain_guidance_bit_for_bit(case, mode, patch, cfg):
     got = sampled(case, mode, patch, rgb_cfg=cfg, depth_cfg=cfg)
     for part, want in zip(got, sampled(case, mode, core_cfg=cfg), strict=True):
         assert torch.equal(part, want)
+
+
+@pytest.mark.parametrize("patch", [False, True])
+@pytest.mark.parametrize(
+    "mode, weights, passes",
+    [
+        ("joint", {"rgb_cfg": 3.0, "depth_cfg": 2.0}, 2),
+        ("joint", {"rgb_cfg": 1.0, "depth_cfg": 1.0}, 1),
+        ("joint", {"rgb_cfg": 0.0, "depth_cfg": 0.0}, 1),
+        ("joint", {"rgb_cfg": 0.0, "depth_cfg": 1.0}, 2),
+        ("joint", {"rgb_cfg": 0.0, "depth_cfg": 0.0, "follow_depth": 2.0}, 3),  # heeds depth by the prompt's own pass
+        ("joint", {"rgb_cfg": 1.0, "depth_cfg": 1.0, "follow_depth": 2.0, "follow_image": 0.0}, 3),
+        ("i2d", {"rgb_cfg": 5.0, "depth_cfg": 1.0}, 1),
+        ("i2d", {"rgb_cfg": 5.0, "depth_cfg": 0.0}, 1),
+        ("i2d", {"depth_cfg": 0.0, "follow_image": 2.0}, 2),
+        ("i2d", {"depth_cfg": 3.0, "follow_image": 2.0}, 3),
+        ("d2i", {"rgb_cfg": 0.0, "depth_cfg": 5.0}, 1),
+    ],
+)
+def test_passes_that_no_weight_asks_for_are_not_computed(case, tmp_path, mode, weights, passes, patch):
+    file = tmp_path / "passes.txt"
+    sampled(case, mode, patch, count=file, **weights)
+    assert sum(map(int, file.read_text().split())) == STEPS * passes
+
+
+def test_guidance_0_is_the_empty_prompt_alone(case):
+    got = sampled(case, rgb_cfg=0.0, depth_cfg=0.0)
+    for part, want in zip(got, sampled(case, core_cfg=0.0), strict=True):
+        assert relative_error(part, want) < TOLERANCE
+    mahiro = ("Mahiro", {})  # reads both predictions, so both are there
+    got = sampled(case, beside=mahiro, rgb_cfg=0.0, depth_cfg=0.0)
+    for part, want in zip(got, sampled(case, beside=mahiro, core_cfg=0.0), strict=True):
+        assert relative_error(part, want) < TOLERANCE
 
 
 @pytest.mark.parametrize("patch", [False, True])

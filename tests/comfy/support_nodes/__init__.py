@@ -113,6 +113,26 @@ class PartialLoad(io.ComfyNode):
         return io.NodeOutput({"samples": torch.cat(results)})
 
 
+class CountPasses(io.ComfyNode):
+    """Writes a line for each call of the network: how many rows its batch has."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Model.Input("model"), io.String.Input("file")]
+        return _schema("TestCountPasses", inputs, [io.Model.Output(id="counted")])
+
+    @classmethod
+    def execute(cls, model, file):
+        def count(executor, x, *args, **kwargs):
+            with Path(file).open("a", encoding="utf-8") as lines:
+                lines.write(f"{len(x)}\n")
+            return executor(x, *args, **kwargs)
+
+        model = model.clone()
+        model.add_wrapper(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, count)
+        return io.NodeOutput(model)
+
+
 class GaussianModel(io.ComfyNode):
     """The exact prediction for data ~ N(mean, std^2) instead of the network: noise then flows to mean + std * noise."""
 
@@ -205,6 +225,7 @@ class TestExtension(ComfyExtension):
             SaveDepth,
             SaveImage,
             PartialLoad,
+            CountPasses,
             GaussianModel,
             AttentionPatches,
             ControlNet,
