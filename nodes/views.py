@@ -1,6 +1,5 @@
 """Views of geometry from a moved camera."""
 
-import math
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from ..model.geometry.camera import intrinsics_from_fov_x, intrinsics_from_fov_y
 from ..model.geometry.edges import DEFAULT_EDGE
 from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import point_clouds
-from ..model.geometry.pose import camera_pose, pose_from_load3d
+from ..model.geometry.pose import camera_pose, fov_y_from_load3d, pose_from_load3d
 from ..model.geometry.render import DEFAULT_CRACKS, render_views
 from .native.progress import steps
 from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD
@@ -151,11 +150,8 @@ def _view_camera(lens: Tensor, size: tuple[int, int], fov_x_deg: float, camera: 
         raise ValueError(f"got a camera of type {camera['cameraType']!r}; only perspective views can be rendered")
     if fov_x_deg > 0.0:
         return intrinsics_from_fov_x(fov_x_deg, *size)
-    if camera is None or camera.get("fov") is None:
-        return lens
-    zoom = float(camera.get("zoom") or 1.0)
-    half = math.tan(math.radians(float(camera["fov"])) / 2) / zoom
-    return intrinsics_from_fov_y(2 * math.degrees(math.atan(half)), *size)
+    fov_y_deg = None if camera is None else fov_y_from_load3d(camera)
+    return lens if fov_y_deg is None else intrinsics_from_fov_y(fov_y_deg, *size)
 
 
 NODES = [RenderView]

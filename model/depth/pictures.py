@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .colour_maps import COLOUR_MAPS, apply_colour_map
-from .usable import describe, ranked, usable_maps
+from .usable import describe, ranked, usable_depth, usable_maps
 
 MAPPINGS = ("disparity", "linear", "log", "raw")
 POLARITIES = ("near-white", "far-white")
@@ -26,6 +26,7 @@ RANGES = ("per image", "per batch", "fixed")
 INVALID_COLOURS = ("far", "near", "black", "white")
 DEFAULT_CLIP_PERCENT = 0.1
 OVERSHOOT = 0.1
+SMALLEST, LARGEST = 1e-30, 1e30  # of near and far
 
 # What a depth picture from elsewhere may mean: (mapping, polarity). "metric" values are the depth over a scale.
 MEANINGS = {
@@ -110,13 +111,14 @@ def depth_from_picture(
         if not (math.isfinite(scale) and scale > 0):
             raise ValueError(f"got scale {scale}, expected a positive number: the depth of the value 1")
         depth = values * scale
-        valid &= depth > 0
+        valid &= usable_depth(depth)
     else:
         near, far = _check_near_far(near, far)
         _check_picture_range(values, valid, meaning)
         at_near, at_far = (_map(values.new_tensor(value), mapping) for value in (near, far))
         farness = 1.0 - values if polarity == "near-white" else values
-        depth = _unmap(at_near + farness.clamp(0.0, 1.0) * (at_far - at_near), mapping)
+        mapped = at_near + farness.clamp(0.0, 1.0) * (at_far - at_near)
+        depth = _unmap(mapped.clamp_min(torch.minimum(at_near, at_far)), mapping)  # rounding may reach 0, far's inverse
     if black_is_invalid:
         valid &= values > 0
     return torch.where(valid, depth, torch.nan), valid
@@ -194,8 +196,13 @@ def _check_picture_range(values: Tensor, known: Tensor, meaning: str) -> None:
 
 
 def _check_near_far(near: float | None, far: float | None) -> tuple[float, float]:
-    if near is None or far is None or not 0.0 < near < far < math.inf:
+    if near is None or far is None or not 0.0 < near < far:
         raise ValueError(f"got near = {near} and far = {far}, expected 0 < near < far in the unit of the depth")
+    if near < SMALLEST or far > LARGEST:
+        raise ValueError(
+            f"got near = {near} and far = {far}, expected {SMALLEST:g} to {LARGEST:g}: float32 holds the inverse and "
+            "the logarithm of nothing smaller or larger"
+        )
     return near, far
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .camera import GLTF_AXES
-from .pose import camera_pose, pose_from_load3d
+from .pose import camera_pose, fov_y_from_load3d, load3d_vector, pose_from_load3d
 
 STEEPEST_DEG = 89.0
 
@@ -53,20 +53,16 @@ def orbit_from_load3d(camera: dict[str, Any], distance: float) -> Orbit:
     position, forward = pose[:3, 3], pose[:3, 2]
     target = camera.get("target")
     if isinstance(target, dict) and all(axis in target for axis in "xyz"):
-        away = torch.tensor([float(target[axis]) for axis in "xyz"]) * torch.tensor(GLTF_AXES) - position
+        away = load3d_vector(camera, "target", "xyz") * torch.tensor(GLTF_AXES) - position
         ahead = float(away @ forward)
         distance = ahead if ahead > 1e-6 * distance else distance
     pitch = math.degrees(math.asin(max(-1.0, min(1.0, -float(forward[1])))))
-    fov = camera.get("fov")
-    zoom = float(camera.get("zoom") or 1.0)
-    if fov is not None:
-        fov = 2 * math.degrees(math.atan(math.tan(math.radians(float(fov)) / 2) / zoom))
     return Orbit(
         tuple((position + distance * forward).tolist()),
         distance,
         math.degrees(math.atan2(float(forward[0]), float(forward[2]))),
         max(-STEEPEST_DEG, min(STEEPEST_DEG, pitch)),
-        fov,
+        fov_y_from_load3d(camera),
     )
 
 

@@ -44,14 +44,24 @@ def pose_from_load3d(camera: dict[str, Any]) -> Tensor:
 
     Uses `position` with `quaternion` (x, y, z, w) if there is one, else with `target`, up being +y.
     """
-    position = _vector(camera, "position", "xyz")
+    position = load3d_vector(camera, "position", "xyz")
     if camera.get("quaternion") is not None:
-        rotation = _rotation(_vector(camera, "quaternion", "xyzw"))
+        rotation = _rotation(load3d_vector(camera, "quaternion", "xyzw"))
     else:
-        rotation = _look_at(position, _vector(camera, "target", "xyz"))
+        rotation = _look_at(position, load3d_vector(camera, "target", "xyz"))
     flip = torch.tensor(GLTF_AXES)
     # Both the world and the camera's own axes change from glTF to OpenCV.
     return _pose(flip[:, None] * rotation * flip, flip * position)
+
+
+def fov_y_from_load3d(camera: dict[str, Any]) -> float | None:
+    """Degrees from top to bottom that core's LOAD3D_CAMERA dict looks at, its zoom included; None where it has none."""
+    if camera.get("fov") is None:
+        return None
+    zoom = _number(camera.get("zoom") or 1.0, "zoom")
+    if not zoom > 0.0:
+        raise ValueError(f"the camera's zoom is {zoom}, expected more than 0")
+    return 2 * math.degrees(math.atan(math.tan(math.radians(_number(camera["fov"], "fov")) / 2) / zoom))
 
 
 def _turn(axis: int, angle_deg: float) -> Tensor:
@@ -93,11 +103,20 @@ def _rotation(quaternion: Tensor) -> Tensor:
     )
 
 
-def _vector(camera: dict[str, Any], key: str, axes: str) -> Tensor:
+def load3d_vector(camera: dict[str, Any], key: str, axes: str) -> Tensor:
+    """An entry of core's LOAD3D_CAMERA dict as a float32 vector; ValueError where it is not there or not finite."""
     entry = camera.get(key) if isinstance(camera, dict) else None
     if not isinstance(entry, dict) or not all(axis in entry for axis in axes):
         raise ValueError(f"the camera has no {key} with {', '.join(axes)}; connect a LOAD3D_CAMERA")
-    return torch.tensor([float(entry[axis]) for axis in axes])
+    return torch.tensor([_number(entry[axis], f"{key}.{axis}") for axis in axes])
+
+
+def _number(value: object, name: str) -> float:
+    """An entry of a camera; ValueError unless float32 holds it, since what a wire brings may be anything."""
+    number = float(value) if isinstance(value, int | float) else math.nan
+    if not abs(number) <= torch.finfo(torch.float32).max:
+        raise ValueError(f"the camera's {name} is {value!r}, expected a finite number; connect a LOAD3D_CAMERA")
+    return number
 
 
 def _pose(rotation: Tensor, position: Tensor) -> Tensor:

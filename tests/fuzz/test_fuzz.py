@@ -1,6 +1,7 @@
 """Seeded hostile inputs: every case ends in the right value or in an error that names what is wrong.
 
-`FUZZ_CASES=10000 python run.py test tests/fuzz -s` runs more of them for each target (FUZZ_SEED chooses others).
+`FUZZ_CASES=10000 python run.py test tests/fuzz -s` runs more of them for each target (FUZZ_SEED chooses others), and
+of those for checkpoints.
 A finding is run again by itself with `python tests/fuzz/worker.py TARGET SEED NUMBER 1`.
 """
 

@@ -139,11 +139,18 @@ def test_far_mask_by_hand():
         {"range_from": "fixed", "near": 2.0, "far": 1.0},
         {"range_from": "fixed", "near": 0.0, "far": 1.0},
         {"range_from": "fixed", "near": 1.0, "far": INF},
+        {"range_from": "fixed", "near": 1.0, "far": 1e308},
     ],
 )
 def test_bad_settings_say_so(settings):
     with pytest.raises(ValueError, match="expected|use colour map"):
         depth_picture(row(1.0, 2.0), **settings)
+
+
+def test_what_float32_cannot_hold_is_no_depth():
+    far_end = depth_from_picture(row(0.0, 1.0), "disparity near-white", far=1e30)[0].flatten().tolist()
+    assert far_end == pytest.approx([1e30, 1.0])  # 1 - (1 - 1e-30) is 0 in float32
+    assert depth_from_picture(row(0.0, 1.0), "metric", scale=1e308)[1].tolist() == [[[False, False]]]
 
 
 def test_bad_shapes_and_meanings_say_so():
@@ -153,6 +160,8 @@ def test_bad_shapes_and_meanings_say_so():
         lambda: depth_picture(torch.ones(1, 2, 2), torch.ones(1, 2, 3)),
         lambda: depth_from_picture(row(1.0), "depth"),
         lambda: depth_from_picture(row(1.0), "metric", scale=-1.0),
+        lambda: depth_from_picture(row(1.0), "log depth far-white", far=1e308),
+        lambda: depth_from_picture(row(1.0), "disparity near-white", near=1e-40),
         lambda: depth_from_picture(torch.ones(2, 2), "metric"),
         lambda: far_mask(row(1.0), ratio=0.0),
     ):

@@ -133,8 +133,24 @@ def test_load3d_camera():
 
 @pytest.mark.parametrize(
     "info",
-    [{}, None, {"position": {"x": 1}}, {"position": dict.fromkeys("xyz", 0.0), "target": dict.fromkeys("xyz", 0.0)}],
+    [
+        {},
+        None,
+        {"position": {"x": 1}},
+        {"position": dict.fromkeys("xyz", 0.0), "target": dict.fromkeys("xyz", 0.0)},
+        {"position": dict.fromkeys("xyz", []), "target": dict.fromkeys("xyz", 0.0)},
+        {"position": dict.fromkeys("xyz", 1e308), "target": dict.fromkeys("xyz", 0.0)},
+    ],
 )
 def test_bad_load3d_cameras_say_so(info):
     with pytest.raises(ValueError, match="camera"):
         pose.pose_from_load3d(info)
+
+
+def test_the_lens_of_a_load3d_camera():
+    assert pose.fov_y_from_load3d({}) is None
+    assert pose.fov_y_from_load3d({"fov": 90, "zoom": None}) == pytest.approx(90.0)
+    assert pose.fov_y_from_load3d({"fov": 90, "zoom": 2.0}) == pytest.approx(math.degrees(2 * math.atan(0.5)))
+    for wrong in ({"fov": [[1.0]]}, {"fov": math.nan}, {"fov": 50, "zoom": -1.0}, {"fov": 50, "zoom": {"x": 1}}):
+        with pytest.raises(ValueError, match="the camera's (fov|zoom)"):
+            pose.fov_y_from_load3d(wrong)
