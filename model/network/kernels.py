@@ -3,15 +3,17 @@
 Letters in shape comments: B batch, L tokens, D hidden width, N heads, d head size.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 NORM_EPS = 1e-6
 Table = Any  # a rotary table in the form that its maker's `rotate` takes
 Options = dict[str, Any]
+Fetch = Callable[[nn.Module | None], None]
 
 
 class Kernels:
@@ -25,6 +27,13 @@ class Kernels:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """A host's last word on the embedded tokens, stream -> (B,L_s,D), and their rotary ids, stream -> (L_s,4)."""
         return tokens, ids
+
+    def prefetch(self, blocks: list[nn.Module], device: Any, options: Options) -> Fetch:
+        """What is called in front of each of the blocks in turn, with it, and with None behind the last.
+
+        A host may fetch a block's weights then, all at once.
+        """
+        return lambda block: None
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """(1 + scale) * LayerNorm(x) + shift, no learned affine part. x: (B,L,D); shift and prepared scale: (B,1,D)."""

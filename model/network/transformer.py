@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .config import TransformerConfig
-from .kernels import Kernels, Options, Table
+from .kernels import Fetch, Kernels, Options, Table
 from .layers import DoubleBlock, Embedder, Head, ModulationLayer, SingleBlock, timestep_embedding
 
 TIMESTEP_WIDTH = 256
@@ -120,17 +120,21 @@ class ModalityForcingTransformer(nn.Module):
         tokens, ids = self.kernels.embedded(tokens, position_ids(tokens, h, w), options)
         table = self.kernels.rotary(torch.cat(list(ids.values())), self.config.head_size, self.config.rope_theta)
 
-        tokens = self._double(tokens, vec_rgb, vec_depth, table, control, options)
+        decoder = self.depth_decoder_blocks if "depth" in wanted and depth is not None else ()
+        blocks = [*self.double_blocks, *self.single_blocks, *decoder]
+        fetch = self.kernels.prefetch(blocks, rgb.device, options)
+        tokens = self._double(tokens, vec_rgb, vec_depth, table, control, options, fetch)
         last = next(iter(wanted)) if len(wanted) == 1 and depth is not None else None
-        parts = self._single(tokens, vec_rgb, vec_depth, table, control, options, last)
+        parts = self._single(tokens, vec_rgb, vec_depth, table, control, options, fetch, last)
         del tokens
         rgb_velocity = depth_x0 = None
         if "rgb" in wanted:
             image = parts.pop("rgb")[:, -h * w :]
             rgb_velocity = to_latent(self.final_layer(image, vec_rgb, self.kernels), h, w)
         if "depth" in wanted and depth is not None:
-            decoded = self._decode_depth(parts.pop("depth"), vec_depth, table, options)
+            decoded = self._decode_depth(parts.pop("depth"), vec_depth, table, options, fetch)
             depth_x0 = to_latent(self.depth_final_layer(decoded.float(), vec_depth.float(), self.kernels), h, w)
+        fetch(None)
         return rgb_velocity, depth_x0
 
     def _condition(self, t_rgb: Tensor, t_depth: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -146,7 +150,7 @@ class ModalityForcingTransformer(nn.Module):
             vec_depth = vec_depth + self.cross_alpha_depth.to(vec_depth) * self.time_in_rgb_to_depth(of_rgb)
         return vec_rgb, vec_depth
 
-    def _double(self, tokens, vec_rgb, vec_depth, table, control, options) -> dict[str, Tensor]:
+    def _double(self, tokens, vec_rgb, vec_depth, table, control, options, fetch) -> dict[str, Tensor]:
         """The double blocks. `options` may replace a block, as ComfyUI's `patches_replace` does for FLUX."""
         modulations = {
             name: getattr(self, f"double_stream_modulation_{name}")(
@@ -159,6 +163,7 @@ class ModalityForcingTransformer(nn.Module):
         options["img_slice"] = [text, text + tokens["img"].shape[1]]
         for i, block in enumerate(self.double_blocks):
             options["block_index"] = i
+            fetch(block)
 
             def run(args: dict[str, Any], block: DoubleBlock = block) -> dict[str, Tensor]:
                 streams = {name: args[name] for name in modulations}
@@ -172,7 +177,7 @@ class ModalityForcingTransformer(nn.Module):
             tokens["img"] = _add_control(tokens["img"], control, "input", i)
         return tokens
 
-    def _single(self, tokens, vec_rgb, vec_depth, table, control, options, last) -> dict[str, Tensor]:
+    def _single(self, tokens, vec_rgb, vec_depth, table, control, options, fetch, last) -> dict[str, Tensor]:
         """The single blocks, over [text, image] at the RGB level, then depth at its own: parts "rgb" and "depth".
 
         `last`: the only part that anything reads of the last block, or None.
@@ -189,6 +194,7 @@ class ModalityForcingTransformer(nn.Module):
         options.update(block_type="single", total_blocks=len(self.single_blocks))
         for i, block in enumerate(self.single_blocks):
             options["block_index"] = i
+            fetch(block)
 
             def run(args: dict[str, Any], block: SingleBlock = block) -> dict[str, Tensor]:
                 whole = dict(zip(modulations, args["img"].split(lengths, dim=1), strict=True))
@@ -207,7 +213,7 @@ class ModalityForcingTransformer(nn.Module):
                 parts["rgb"] = _add_control(parts["rgb"], control, "output", i, start=text)
         return parts
 
-    def _decode_depth(self, x: Tensor, vec_depth: Tensor, table: Table, options: Options) -> Tensor:
+    def _decode_depth(self, x: Tensor, vec_depth: Tensor, table: Table, options: Options, fetch: Fetch) -> Tensor:
         """The depth decoder: single blocks over the depth tokens alone, which are the last of the sequence."""
         if not len(self.depth_decoder_blocks):
             return x
@@ -218,6 +224,7 @@ class ModalityForcingTransformer(nn.Module):
         parts = {"depth": x}
         for i, block in enumerate(self.depth_decoder_blocks):
             options["block_index"] = i
+            fetch(block)
             parts = self._run(block, parts, modulations, table, options)
         return parts["depth"]
 

@@ -4,6 +4,8 @@ Hosts with comfy-kitchen (0.33 does) have one kernel for layer norm and modulati
 and keys and their rotation. Elsewhere, and in training, where these have no gradients, the plain ones take their place.
 """
 
+import importlib
+import importlib.util
 from typing import Any
 
 import comfy.ldm.flux.math
@@ -11,11 +13,13 @@ import comfy.ldm.modules.attention
 import comfy.model_management
 import comfy.quant_ops
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...model.network.kernels import NORM_EPS, Kernels, Options, Table, rotary_angles
+from ...model.network.kernels import NORM_EPS, Fetch, Kernels, Options, Table, rotary_angles
 
 KITCHEN = getattr(comfy.quant_ops, "ck", None)
+PREFETCH = "comfy.model_prefetch"  # ComfyUI 0.3 has none
+LOADER = importlib.import_module(PREFETCH) if importlib.util.find_spec(PREFETCH) else None
 HAS_FUSED = hasattr(KITCHEN, "adaln") and hasattr(KITCHEN, "rms_rope")
 
 
@@ -49,6 +53,13 @@ class HostKernels(Kernels):
             tokens = {**tokens, **{n: out[n] for n in names}}
             ids = {**ids, **{n: out[f"{n}_ids"][0] for n in names}}
         return tokens, ids
+
+    def prefetch(self, blocks: list[nn.Module], device: Any, options: Options) -> Fetch:
+        """Under dynamic VRAM, core's queue: a block's weights are fetched together, ahead of the device."""
+        queue = LOADER.make_prefetch_queue(blocks, device, options) if LOADER else None
+        if queue is None:
+            return super().prefetch(blocks, device, options)
+        return lambda block: LOADER.prefetch_queue_pop(queue, device, block)
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         return KITCHEN.adaln(x, scale, shift, NORM_EPS) if self.fused else super().modulate(x, shift, scale)

@@ -1,20 +1,40 @@
-"""What core reserves for a run follows what the network really holds."""
+"""What core reserves for a run follows what the network really holds; a block's weights are fetched whole."""
 
 import json
 import os
 import subprocess
 from pathlib import Path
 
+import pytest
 from modality_forcing.tasks import HOST_VARIABLE, PYTHON_VARIABLE, named_path
 
 
-def test_reserved_memory_is_that_of_the_counted_activations():
-    script = Path(__file__).parent / "count_memory.py"
-    variables = {**os.environ, HOST_VARIABLE: str(named_path(HOST_VARIABLE))}
-    out = subprocess.run(
-        [str(named_path(PYTHON_VARIABLE)), str(script)], env=variables, capture_output=True, text=True, timeout=300
-    )
+def figures(script: str) -> dict:
+    """What a script of this folder prints, run with the host's interpreter."""
+    host, path = named_path(HOST_VARIABLE), Path(__file__).parent / script
+    command = [str(named_path(PYTHON_VARIABLE)), str(path)]
+    variables = {**os.environ, HOST_VARIABLE: str(host)}
+    out = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
     assert out.returncode == 0, out.stderr
-    ratios = json.loads(out.stdout.splitlines()[-1])
+    return json.loads(out.stdout.splitlines()[-1])
+
+
+def test_reserved_memory_is_that_of_the_counted_activations():
+    ratios = figures("count_memory.py")
     assert len(ratios) == 12
     assert {name: ratio for name, ratio in ratios.items() if not 1.0 <= ratio <= 1.25} == {}
+
+
+def test_a_block_is_fetched_whole_before_it_runs():
+    if not (named_path(HOST_VARIABLE) / "comfy" / "model_prefetch.py").is_file():
+        pytest.skip("this ComfyUI does not fetch weights ahead")
+    found = figures("run_prefetch.py")
+    layers = {"double_blocks": 12, "single_blocks": 2, "depth_decoder_blocks": 2}
+    decoder = [f"depth_decoder_blocks.{i}" for i in range(2)]
+    blocks = [f"double_blocks.{i}" for i in range(2)] + [f"single_blocks.{i}" for i in range(3)]
+    for (events, is_equal), names in zip(found["runs"], (blocks + decoder, blocks), strict=True):
+        assert is_equal
+        assert events == [
+            event for name in names for event in (["loaded", [name], layers[name.split(".")[0]]], ["run", name])
+        ]
+    assert found["left"] == []
