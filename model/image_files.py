@@ -13,6 +13,8 @@ from PIL import Image, UnidentifiedImageError
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP")
 # For all formats; 11585², four times a frame of 8K video. A file of a megabyte can say that it holds far more.
 MOST_PIXELS = 1 << 27
+_TIFF_PIXELS = {273, 324}  # tags: where strips, where tiles begin
+_TIFF_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 # What decoders raise on damaged files: they trust what the file says of itself. RuntimeError includes RecursionError,
 # ValueError includes UnicodeDecodeError.
@@ -74,6 +76,8 @@ def open_image(path: Path) -> Iterator[Image.Image]:
             check_pixels(path, *image.size)
             if png:
                 check_png(path)
+            elif image.format == "TIFF":
+                check_tiff(path)
             yield image
 
 
@@ -103,7 +107,31 @@ def check_png(path: Path) -> None:
                 return
 
 
+def check_tiff(path: Path) -> None:
+    """FileError unless all entries of the first directory, and the pixels that they point at, lie inside the file: what
+    does not, Pillow leaves out with a warning, and decodes pixels without a place as 0."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(16)
+        order, big = ("<" if head[:2] == b"II" else ">"), 43 in head[2:4]
+        count_format, entry_format, inline = ("Q", "HHQQ", 8) if big else ("H", "HHII", 4)
+        (first,) = struct.unpack_from(order + count_format.replace("H", "I"), head, 8 if big else 4)
+        file.seek(first)
+        width = struct.calcsize(order + count_format)
+        (count,) = struct.unpack(order + count_format, _exactly(file.read(width), width, path))
+        width = struct.calcsize(order + entry_format)
+        tags = set()
+        for _ in range(count):
+            tag, kind, number, place = struct.unpack(order + entry_format, _exactly(file.read(width), width, path))
+            length = number * _TIFF_BYTES.get(kind, 0)
+            if length > inline and place + length > size:
+                raise FileError(f"{path.name} is damaged: the TIFF file ends too early; copy it again")
+            tags.add(tag)
+    if not tags & _TIFF_PIXELS:
+        raise FileError(f"{path.name} is damaged: the TIFF file does not say where its pixels are; copy it again")
+
+
 def _exactly(part: bytes, length: int, path: Path) -> bytes:
     if len(part) < length:
-        raise FileError(f"{path.name} is damaged: the PNG file ends too early; copy it again")
+        raise FileError(f"{path.name} is damaged: the file ends too early; copy it again")
     return part

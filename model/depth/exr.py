@@ -16,7 +16,8 @@ from ..image_files import MOST_PIXELS, FileError, check_pixels, naming_the_file
 _DEPTH_NAMES = ("z", "depth", "zdepth", "distance")
 _GREY_NAMES = ("y", "v", "r")
 _COLOURS = ("R", "G", "B")
-_MOST_VALUES = 2 * MOST_PIXELS  # of all channels and parts together: the library reads them all, four bytes each
+_MOST_VALUES = 2 * MOST_PIXELS  # of all channels and parts together, where the library reads them all, four bytes each
+_TYPES = {"HALF": np.float16, "FLOAT": np.float32, "UINT": np.uint32}
 
 
 def read_exr(path: Path, channel: str = "") -> tuple[np.ndarray, dict[str, str], str, list[str]]:
@@ -37,20 +38,40 @@ def read_exr(path: Path, channel: str = "") -> tuple[np.ndarray, dict[str, str],
             raise FileError(f"{path.name} is damaged: its header holds no picture")
         part, names, warnings = _choose(path, parts, channel)
         part.check(path)
-        values = sum(other.values(path) for other in parts)
-        if values > _MOST_VALUES:
-            raise FileError(
-                f"{path.name} holds {values / 1e6:.0f} million values, the limit is {_MOST_VALUES / 1e6:.0f}"
-            )
-        with exr.File(str(path), separate_channels=True) as file:
-            # A part that cannot be read is left out by the library, with a line on the console.
-            if len(file.parts) != len(parts):
-                raise FileError(f"{path.name} is damaged: its pixels cannot be read; copy or render it again")
-            pixels = [file.parts[part.index].channels[name].pixels for name in names]
-            values = part.placed(path, pixels[0] if len(pixels) == 1 else np.stack(pixels, axis=-1))
+        pixels = _first_part(exr, path, part, names) if part.index == 0 else _later_part(exr, path, parts, part, names)
+        values = part.placed(path, pixels[0] if len(pixels) == 1 else np.stack(pixels, axis=-1))
     where = f" of part {part.label}" if len(parts) > 1 else ""
     read = f"channel {names[0]}{where}" if len(names) == 1 else f"the mean of {', '.join(names)}{where}"
     return values, part.text, _plain(read), warnings + part.warnings()
+
+
+def _first_part(exr, path: Path, part: "_Part", names: list[str]) -> list[np.ndarray]:
+    """These channels alone, (h,w) each, in the file's type."""
+    part.check_pixels(path)
+    shape = part.bottom - part.top + 1, part.right - part.left + 1
+    file = exr.InputFile(str(path))
+    try:
+        types = file.header()["channels"]
+        planes = [np.frombuffer(file.channel(name), _TYPES[str(types[name].type)]) for name in names]
+    finally:
+        file.close()
+    return [plane.reshape(shape) if plane.size == shape[0] * shape[1] else plane[None] for plane in planes]
+
+
+def _later_part(exr, path: Path, parts: list["_Part"], part: "_Part", names: list[str]) -> list[np.ndarray]:
+    """As `_first_part`; of the other parts the library reads everything or nothing, so their size has a limit."""
+    values = sum(other.check_pixels(path) * len(other.names) for other in parts)
+    if values > _MOST_VALUES:
+        raise FileError(
+            f"{path.name} holds {values / 1e6:.0f} million values in {len(parts)} parts, and to read part {part.label} "
+            f"all of them have to be; the limit is {_MOST_VALUES / 1e6:.0f} million. Save the depth as a file of its "
+            "own, or as the first part"
+        )
+    with exr.File(str(path), separate_channels=True) as file:
+        # A part that cannot be read is left out by the library, with a line on the console.
+        if len(file.parts) != len(parts):
+            raise FileError(f"{path.name} is damaged: its pixels cannot be read; copy or render it again")
+        return [file.parts[part.index].channels[name].pixels for name in names]
 
 
 def write_exr(path: Path, values: np.ndarray, text: dict[str, str]) -> None:
@@ -89,11 +110,11 @@ class _Part:
     def names(self) -> list[str]:
         return list(self.sampling)
 
-    def values(self, path: Path) -> int:
-        """How many numbers the library will read of it."""
+    def check_pixels(self, path: Path) -> int:
+        """How many pixels it stores; FileError for too many."""
         width, height = self.right - self.left + 1, self.bottom - self.top + 1
         check_pixels(path, width, height)
-        return width * height * len(self.names)
+        return width * height
 
     def check(self, path: Path) -> None:
         """FileError where it is of a kind that we cannot place."""

@@ -167,8 +167,12 @@ def check_intrinsics(intrinsics: Tensor) -> None:
     if intrinsics.ndim != 3 or intrinsics.shape[1:] != (3, 3) or len(intrinsics) == 0:
         raise ValueError(f"got intrinsics of shape {tuple(intrinsics.shape)}, expected (B,3,3)")
     focal = torch.stack((intrinsics[:, 0, 0], intrinsics[:, 1, 1]))
-    if not bool(torch.isfinite(intrinsics).all()) or not bool((focal > 0).all()):
-        raise ValueError("intrinsics must be finite with positive focal lengths; check the camera or the field of view")
+    # A millionth of the picture is a field of view of 179.9999°; below, points and their distances leave float32.
+    if not bool(torch.isfinite(intrinsics).all()) or not bool((focal >= 1e-6).all()):
+        raise ValueError(
+            "intrinsics must be finite with positive focal lengths of at least a millionth of the picture; check the "
+            "camera or the field of view"
+        )
     # 50 image widths are a field of view of 1.1°; a K in pixels starts above this.
     if bool((focal > 50.0).any()) or bool((intrinsics[:, :2, 2].abs() > 10.0).any()):
         raise ValueError(

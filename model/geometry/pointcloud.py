@@ -19,6 +19,7 @@ from .packets import Geometry, read_geometry
 # Voxel coordinates are packed into one 64-bit key, 21 bits for each axis.
 _VOXEL_BITS = 21
 _CHUNK = 1 << 15
+_LARGEST = float(np.finfo(np.float32).max) / 2
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,8 @@ def _cloud(
     points = rows(geometry.points).astype(np.float32, copy=False)
     colors = to_bytes(rows(geometry.image))
     normals = None if normal is None else rows(normal).astype(np.float32, copy=False)
-    return PointCloud(points, colors, points[:, 2] * np.float32(pixel), normals)
+    farthest = np.float32(min(_LARGEST, _LARGEST / pixel))  # whose spacing is a float32
+    return PointCloud(points, colors, np.minimum(points[:, 2], farthest) * np.float32(pixel), normals)
 
 
 def to_bytes(colors: np.ndarray) -> np.ndarray:

@@ -30,6 +30,12 @@ COUNTERS = """() => {
     };
     window.clearInterval = id => { counted.timers.delete(id); stop(id); };
 }"""
+# The next four workflows take their time to open.
+SLOW_OPENING = """() => {
+    let left = 4;
+    const opened = () => new Promise(done => { setTimeout(done, left-- > 0 ? 300 : 0); });
+    app.registerExtension({ name: `slow ${performance.now()}`, afterConfigureGraph: opened });
+}"""
 RUNNING = "() => [counted.contexts.filter(context => !context.isContextLost()).length, counted.timers.size]"
 
 
@@ -59,6 +65,14 @@ def await_value(frontend, node_type: str, expression: str, wanted, timeout_ms: i
             return
         frontend.page.wait_for_timeout(50)
     assert node_value(frontend, node_type, expression) == wanted
+
+
+def await_true(page, holds, timeout_ms: int = 20000) -> None:
+    for _ in range(timeout_ms // 50):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise TimeoutError(f"it did not come true in {timeout_ms / 1000:.0f} s")
 
 
 def modified(frontend) -> bool:
@@ -147,15 +161,30 @@ def test_copies_tabs_and_subgraphs_leave_nothing_running(frontend, object_info, 
     assert [error for error in frontend.errors if "modality-forcing" in error] == []
 
 
-def test_results_stay_with_their_workflow(frontend, object_info, scene):
-    """Two tabs with nodes of equal ids: what ran in one is not shown in the other, and comes back with its tab."""
-    page = frontend.page
-    open_graph(frontend, object_info, viewers(scene.nodes()))
-    workflow = "app.extensionManager.workflow"
+@pytest.mark.parametrize("page_hears_of_it", ["before the switch", "after the run"])
+def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hears_of_it):
+    """Two tabs with nodes of equal ids: the first is left while it runs, and its result is there when it comes back.
+
+    A busy page hears that its prompt is queued only when another tab is open and the run is over; and another extension
+    may take its time with each workflow that is opened.
+    """
+    page, workflow = frontend.page, "app.extensionManager.workflow"
+    open_graph(frontend, object_info, viewers(scene.nodes()), "first")
     page.evaluate(f"window.firstTab = {workflow}.activeWorkflow")
-    run(frontend)
-    await_ready(frontend, 2)
-    open_graph(frontend, object_info, viewers(scene.pair_nodes()))
+    page.evaluate(SLOW_OPENING)
+    answers = []
+    page.route("**/prompt", lambda route: answers.append((route, route.fetch())))
+    page.evaluate("void app.queuePrompt(0, 1)")
+    await_true(page, lambda: answers)
+    ((route, answer),) = answers
+    if page_hears_of_it == "before the switch":
+        route.fulfill(response=answer)
+        page.wait_for_timeout(20)
+    open_graph(frontend, object_info, viewers(scene.pair_nodes()), "second")
+    await_true(page, lambda: frontend.server.get_json(f"/history/{answer.json()['prompt_id']}"))
+    if page_hears_of_it == "after the run":
+        route.fulfill(response=answer)
+    page.unroute("**/prompt")
     page.wait_for_timeout(500)
     assert page.locator(".mf-state[data-state=ready]").count() == 0, "a result of another workflow"
 
@@ -164,12 +193,10 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene):
     assert page.locator(".mf-batch").first.is_visible()
     page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     page.wait_for_function(f"{workflow}.activeWorkflow?.path === firstTab.path")
-    page.wait_for_timeout(500)
     await_ready(frontend, 2)  # the result came back with its tab
     assert page.locator(".mf-batch").filter(visible=True).count() == 0
     page.evaluate("app.extensionManager.command.execute('Workspace.NextOpenedWorkflow')")
     page.wait_for_function(f"{workflow}.activeWorkflow?.path !== firstTab.path")
-    page.wait_for_timeout(500)
     await_ready(frontend, 2)
     assert page.locator(".mf-batch").filter(visible=True).count() >= 1
 

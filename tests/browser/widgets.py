@@ -66,9 +66,9 @@ class Scene:
         ]
 
 
-def open_graph(frontend, object_info: dict, nodes: list[Node]) -> None:
-    """Load the nodes as a workflow."""
-    frontend.load_workflow(build(object_info, "widgets", nodes))
+def open_graph(frontend, object_info: dict, nodes: list[Node], name: str = "widgets") -> None:
+    """Load the nodes as a workflow; those of one name have one id."""
+    frontend.load_workflow(build(object_info, name, nodes))
 
 
 def run(frontend, timeout_s: float = 60.0) -> dict:

@@ -189,6 +189,45 @@ def test_memory_for_honest_files(tmp_path):
         assert peak < most * depth.numel(), (suffix, peak / depth.numel())
 
 
+def test_memory_of_an_exr_with_many_channels(tmp_path):
+    """Only depth is read, where it is in the first part; in a later one, what is read at once has a limit."""
+    pytest.importorskip("OpenEXR")
+    depth = np.random.default_rng(0).random((300, 1000)).astype(np.float32) + 1
+    others = {f"light{i}.{colour}": depth for i in range(8) for colour in "RGB"}
+    path = exr_file(tmp_path / "a.exr", {"": {**others, "Z": depth}})
+    tracemalloc.start()
+    loaded = load_depth(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(loaded.depth[0].numpy(), depth) and peak < 15 * depth.size
+
+
+def test_the_parts_of_an_exr_have_a_limit_together(tmp_path, monkeypatch):
+    path = exr_file(tmp_path / "a.exr", {"a": {"R": RAMP, "Z": RAMP}, "b": {"Z": RAMP}})
+    monkeypatch.setattr("modality_forcing.model.depth.exr._MOST_VALUES", 30)
+    assert load_depth(path, channel="a:Z").read == "channel Z of part a"
+    with pytest.raises(ValueError, match=r"a\.exr holds 0 million values in 2 parts.*as the first part"):
+        load_depth(path, channel="b:Z")
+
+
+def test_half_floats_and_integers_of_an_exr_keep_their_type(tmp_path):
+    path = exr_file(tmp_path / "a.exr", {"": {"Z": RAMP.astype(np.float16), "id": RAMP.astype(np.uint32)}})
+    assert "half" in "".join(load_depth(path).warnings)
+    assert torch.equal(load_depth(path, channel="id").depth[0], torch.from_numpy(RAMP))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.filterwarnings("ignore:Truncated")
+def test_tiffs_cut_short(tmp_path):
+    """Pillow reads what is left of the list of entries, and pixels without a place as 0."""
+    whole = io.BytesIO()
+    Image.fromarray(RAMP).save(whole, format="TIFF", compression="tiff_adobe_deflate")
+    for length in range(8, len(whole.getvalue()) - 4, 3):  # the last four are the place of another picture
+        (tmp_path / "a.tif").write_bytes(whole.getvalue()[:length])
+        with pytest.raises(ValueError, match=r"a\.tif"):
+            load_depth(tmp_path / "a.tif")
+
+
 def test_other_formats_are_not_tried(tmp_path):
     """Pillow would hand PostScript to Ghostscript, whatever the file is called."""
     buffer = io.BytesIO()
