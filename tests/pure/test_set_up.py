@@ -14,6 +14,7 @@ from modality_forcing.tasks.host import environment, hosts
 from modality_forcing.tasks.host.environment import prepare, torch_build
 from modality_forcing.tasks.host.server import link_pack
 from modality_forcing.tasks.test import shown
+from packaging.requirements import Requirement
 
 
 class Machine:
@@ -151,6 +152,23 @@ def test_the_kind_of_torch_is_chosen_and_said(system, nvidia, index, first_call,
     assert calls[0] == first_call
     assert len(calls) == (1 if "torch" in first_call else 2)
     assert re.search(said, text)
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14", "3.15"])
+@pytest.mark.parametrize(
+    ("system", "machine", "last"),  # the newest Python with a wheel, by the package index on 2026-11-24
+    [
+        *[("linux", machine, "3.14") for machine in ("x86_64", "aarch64")],  # glibc 2.35 from 3.13 on, else 2.31
+        *[("win32", "AMD64", "3.14"), ("darwin", "arm64", "3.14"), ("darwin", "x86_64", "3.12")],
+        ("win32", "ARM64", None),
+    ],
+)
+def test_open3d_is_asked_for_where_there_is_a_wheel(python, system, machine, last):
+    requirements = [Requirement(line) for line in hosts.requirement_lines(ROOT / "requirements.txt")]
+    variables = {"python_version": python, "sys_platform": system, "platform_machine": machine}
+    wanted = {each.name for each in requirements if each.marker is None or each.marker.evaluate(variables)}
+    assert {"safetensors", "numpy", "pillow", "OpenEXR"} <= wanted
+    assert ("open3d" in wanted) == (last is not None and int(python[2:]) <= int(last[2:]))
 
 
 def test_a_copied_checkout_is_linked_in_place_of_the_one_it_was_copied_from(tmp_path):
