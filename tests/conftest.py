@@ -1,5 +1,6 @@
 """Makes the repository importable as ``modality_forcing`` whatever its folder is called, and finds ../shared."""
 
+import os
 import sys
 import time
 import types
@@ -7,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, and for all that the tests start: their networks are tiny, so that threads would only wait
+# for each other, and sums must not be split differently in the processes that are compared.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from modality_forcing.tasks.host.server import Server
 
 HERE = Path(__file__).parent
-torch.set_num_threads(1)
 sys.path.append(str(HERE))  # for graphs.py
 
 import random_case  # noqa: E402
@@ -22,9 +20,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One server for all tests, with folders of its own: files may be put under ``server.models``."""
     base: Path = tmp_path_factory.mktemp("comfyui")
     shutil.copytree(HERE / "support_nodes", base / "custom_nodes" / "support_nodes")
-    # The networks of the tests are tiny: several threads only wait for each other. Previews are off by default.
+    # Previews are off by default.
     arguments = ("--preview-method", "latent2rgb")
-    with Server(base, arguments=arguments, variables={"OMP_NUM_THREADS": "1"}) as running:
+    with Server(base, arguments=arguments) as running:
         running.check_pack()
         yield running
 

@@ -44,15 +44,6 @@ progress = false
 
 
 @pytest.fixture
-def one_thread():
-    """Sums must not be split differently in the processes that are compared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def path(tmp_path) -> Path:
     """A configuration over a store of random latents."""
     store = tmp_path / "store"

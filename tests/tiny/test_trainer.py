@@ -32,7 +32,6 @@ from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parents[2]
 LOSSES = ("rgb", "depth", "distill", "gradient_norm")
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def curve(config: Config) -> list[dict[str, float]]:
@@ -41,7 +40,7 @@ def curve(config: Config) -> list[dict[str, float]]:
 
 
 def start(arguments: list[str], **environment: str) -> subprocess.Popen:
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    variables = {**os.environ, **environment}
     return subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=variables, stderr=subprocess.PIPE, text=True)
 
 

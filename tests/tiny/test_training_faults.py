@@ -22,8 +22,6 @@ from modality_forcing.model.training.trainer import FINAL
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
@@ -173,6 +171,7 @@ def test_damaged_notes_of_a_store_are_said(path, tmp_path, notes, capsys):
     assert "is no folder of encoded samples" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # about tags, one for each damage
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "depth.npy", "depth.png", "depth.exr", "depth.tif"])
 def test_no_damaged_file_ends_a_run(tmp_path, suffix):
     """Bits flipped and ends cut off at random: a sample, or the word that it cannot be used."""

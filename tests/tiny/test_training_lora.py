@@ -21,7 +21,6 @@ from modality_forcing.model.training.plan_counts import plan_memory
 from modality_forcing.model.training.trainer import Trainer
 from safetensors.torch import load_file, save_file
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 TEXT_WIDTH = 16
 IN_FLOAT32 = ["lora.base=float32", "lora.rank=4", "lora.alpha=8", "optimiser.learning_rate=1e-3"]
 
