@@ -8,6 +8,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..model.depth.codec import patchify
+from ..model.depth.softness import softened
 from ..model.diffusion.given import Given
 from .latents import PATCH, check_known, modality_latent
 from .native.latent_format import empty_joint
@@ -15,7 +16,7 @@ from .native.model import given_key
 from .sockets import CATEGORY
 
 
-def _schema(modality: str, node_id: str, name: str, description: str, mask_tooltip: str) -> io.Schema:
+def _schema(modality: str, node_id: str, name: str, description: str, mask_tooltip: str, *more: io.Input) -> io.Schema:
     return io.Schema(
         node_id=node_id,
         display_name=name,
@@ -52,6 +53,7 @@ def _schema(modality: str, node_id: str, name: str, description: str, mask_toolt
                 tooltip="The least noise that it is given with, 0 clean to 1. A little (0.02 to 0.1) for what a model "
                 "has made itself, which is never quite like the clean pictures that it was trained on. Not in a mask.",
             ),
+            *more,
         ],
         outputs=[
             io.Conditioning.Output(id="positive_out", display_name="positive"),
@@ -103,6 +105,16 @@ class DepthCondition(io.ComfyNode):
             "Gives depth; an image is generated for it. Missing depth is told to the model as unknown.",
             "White where depth is given, pixel by pixel; the rest of the depth is generated too (inpainting, sparse "
             "depth completion). Without a mask the map is given as it is, holes and all.",
+            io.Float.Input(
+                "softness",
+                default=0.0,
+                min=0.0,
+                max=1.0,
+                step=0.01,
+                optional=True,
+                tooltip="Blurs the given map: the layout stays, edges and small shapes are the model's own. 0: as it "
+                "is. 1: a Gaussian of an eighth of the longer side; 0.5, of a sixteenth, frees the shape of objects.",
+            ),
         )
 
     @classmethod
@@ -116,6 +128,7 @@ class DepthCondition(io.ComfyNode):
         end_percent,
         mask: Tensor | None = None,
         noise_level=0.0,
+        softness=0.0,
     ) -> io.NodeOutput:
         samples = modality_latent(depth, "depth")
         check_known(samples, "the given depth")
@@ -123,7 +136,8 @@ class DepthCondition(io.ComfyNode):
             raise ValueError("the given depth latent holds infinity; expected finite codes, NaN where depth is unknown")
         if mask is not None:
             mask = patchify(_pixels(mask, samples) >= 0.5)  # (B,256,h,w)
-        given = Given(samples, mask, strength, *_span(start_percent, end_percent), noise_level)
+        span = _span(start_percent, end_percent)
+        given = Given(softened(samples, softness), mask, strength, *span, noise_level)
         return _apply(positive, negative, samples, given, "depth")
 
 

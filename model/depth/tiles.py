@@ -5,8 +5,6 @@ tile adds detail, and is then brought to it by a slowly changing factor (the ide
 without training): what is far apart stays as the whole picture has it, and neighbours agree where they overlap.
 """
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
@@ -25,16 +23,21 @@ def tiled(estimate: Estimator, pictures: Tensor, tile: int, overlap: int, denois
     A picture that fits into one tile is estimated as a whole. denoise: share of the steps that each tile takes, 0..1.
     ValueError for sizes that are no multiples of 16, and an overlap that leaves no progress.
     """
-    if tile % DEPTH_PATCH or overlap % DEPTH_PATCH or not 0 <= overlap < tile:
-        raise ValueError(
-            f"got tiles of {tile} pixels with an overlap of {overlap}; expected multiples of {DEPTH_PATCH}, the "
-            "overlap smaller than the tile"
-        )
+    check_tiles(tile, overlap)
     if max(pictures.shape[1:3]) <= tile:
         return decode(estimate(pictures, estimate.noise(len(pictures), *pictures.shape[1:3])))
     depth = torch.stack([_tiled(estimate, picture[None], tile, overlap, denoise) for picture in pictures])
     valid = depth.isfinite()
     return torch.where(valid, depth, 0.0), valid
+
+
+def check_tiles(tile: int, overlap: int) -> None:
+    """ValueError for sizes in pixels that are no multiples of 16, and an overlap that leaves no progress."""
+    if tile % DEPTH_PATCH or overlap % DEPTH_PATCH or not 0 <= overlap < tile:
+        raise ValueError(
+            f"got tiles of {tile} pixels with an overlap of {overlap}; expected multiples of {DEPTH_PATCH}, the "
+            "overlap smaller than the tile"
+        )
 
 
 def count_tiles(height: int, width: int, tile: int, overlap: int) -> int:
@@ -59,13 +62,13 @@ def _tiled(estimate: Estimator, picture: Tensor, tile: int, overlap: int, denois
     reference = whole(estimate, picture, tile)
     noise = estimate.noise(1, height, width)
     total, weights = torch.zeros(2, height, width)
-    for rows in _spans(height, tile, overlap):
-        for columns in _spans(width, tile, overlap):
+    for rows in spans(height, tile, overlap):
+        for columns in spans(width, tile, overlap):
             part = reference[:, rows, columns]
             seen = picture[:, rows, columns]
             depth = _detailed(estimate, seen, noise[:, :, _cells(rows), _cells(columns)], part, denoise)[0]
             known = depth.isfinite()
-            weight = _ramp(depth.shape[0], overlap)[:, None] * _ramp(depth.shape[1], overlap) * known
+            weight = ramp(depth.shape[0], overlap)[:, None] * ramp(depth.shape[1], overlap) * known
             total[rows, columns] += torch.where(known, depth, 0.0) * weight
             weights[rows, columns] += weight
     return torch.where(weights > 0, total / weights, torch.nan)
@@ -83,9 +86,10 @@ def _detailed(estimate: Estimator, picture: Tensor, noise: Tensor, reference: Te
     return match_locally(depth, reference, (width,))
 
 
-def _spans(length: int, tile: int, overlap: int) -> Iterator[slice]:
+def spans(length: int, tile: int, overlap: int) -> list[slice]:
+    """Parts of a side, `tile` long where it is longer: even steps, the last at the end."""
     size = min(tile, length)
-    return (slice(start, start + size) for start in _starts(length, tile, overlap))
+    return [slice(start, start + size) for start in _starts(length, tile, overlap)]
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:
@@ -99,7 +103,7 @@ def _cells(pixels: slice) -> slice:
     return slice(pixels.start // DEPTH_PATCH, pixels.stop // DEPTH_PATCH)
 
 
-def _ramp(length: int, overlap: int) -> Tensor:
+def ramp(length: int, overlap: int) -> Tensor:
     """(length,) weights that rise over the overlap at either end, never 0."""
     position = torch.arange(length) + 0.5
     return torch.minimum(position, length - position).clamp(max=max(overlap, 1)) / max(overlap, 1)

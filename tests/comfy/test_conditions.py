@@ -6,6 +6,7 @@ import pytest
 import torch
 from graphs import Graph, relative_error
 from modality_forcing.model.depth.codec import patchify
+from modality_forcing.model.depth.softness import softened
 from modality_forcing.model.diffusion.schedule import base_levels
 
 TOLERANCE = 1e-4
@@ -75,6 +76,19 @@ def test_partial_image_strength(make_case):
         depth = depth_step(depth, clean, now, after)
     assert relative_error(got_rgb, given) < TOLERANCE
     assert relative_error(got_depth, depth) < TOLERANCE
+
+
+def test_softness_is_the_softened_map_and_nothing_at_0(make_case):
+    case = make_case("v2")
+    plain = sample_with(case, "d2i")
+    for got, want in zip(sample_with(case, "d2i", softness=0.0), plain, strict=True):
+        assert torch.equal(got, want)
+    soft = sample_with(case, "d2i", softness=0.5)
+    assert not torch.equal(soft[0], plain[0])
+    case.tensors["depth"] = softened(case.tensors["depth"], 0.5)
+    case.write()
+    for got, want in zip(soft, sample_with(case, "d2i"), strict=True):
+        assert torch.equal(got, want)
 
 
 @pytest.mark.parametrize("mode", ["i2d", "d2i"])

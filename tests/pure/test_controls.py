@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 from modality_forcing.model.depth.clip import clip_depth, same_scale_and_shift
-from modality_forcing.model.depth.codec import decode, encode, patchify, unpatchify
+from modality_forcing.model.depth.codec import contract, decode, encode, expand, patchify, unpatchify
 from modality_forcing.model.depth.completion import complete
 from modality_forcing.model.depth.enlarging import resize_codes
 from modality_forcing.model.depth.ensemble import ensemble, median, members, merge, uncertainty_picture
+from modality_forcing.model.depth.joint_tiles import in_tiles
 from modality_forcing.model.depth.matching import match, match_locally, matched, spread
+from modality_forcing.model.depth.softness import softened
 from modality_forcing.model.depth.tiles import count_tiles, tiled
 
 NAN = float("nan")
@@ -198,6 +200,38 @@ def test_tiles_that_do_not_fit_the_grid_are_refused(tile, overlap):
         tiled(Reader(), pictures_of(plane(128, 128)[None]), tile, overlap, 0.5)
 
 
+def joint_plane(truth, own):
+    """Predictions of parts of a plane: cells' first pixels as RGB, codes as depth, of each part's scale or of one."""
+
+    def predict(rows, columns):
+        depth = truth[None, 16 * rows.start : 16 * rows.stop, 16 * columns.start : 16 * columns.stop]
+        scale = depth.mean() if own else truth.mean()
+        return depth[:, None, ::16, ::16], patchify(contract(depth / scale))
+
+    return predict
+
+
+def test_joint_tiles_of_one_scale_are_the_whole_picture():
+    truth = plane(160, 224)
+    rgb, codes = in_tiles(joint_plane(truth, own=False), 10, 14, 4, 2)
+    assert relative(rgb, truth[None, None, ::16, ::16]) < 1e-6
+    assert relative(expand(unpatchify(codes)), truth[None] / truth.mean()) < 1e-5
+
+
+def test_joint_tiles_share_the_scale_of_a_reference_without_a_seam():
+    truth = plane(160, 224)
+    reference = truth[None] / truth.mean()
+    _, codes = in_tiles(joint_plane(truth, own=True), 10, 14, 4, 2, reference)
+    depth = expand(unpatchify(codes))
+    assert relative(depth, reference) < 0.02
+    steps = depth[0].diff(dim=0).abs()
+    borders = [32 * k - 1 for k in range(1, 5)]  # where tiles begin and end
+    inside = [row for row in range(159) if row not in borders]
+    assert steps[borders].mean() < 1.05 * steps[inside].mean()
+    _, own = in_tiles(joint_plane(truth, own=True), 10, 14, 4, 2)
+    assert relative(expand(unpatchify(own)), reference) > 0.2  # what the reference is for
+
+
 # --- clips ---
 
 
@@ -317,3 +351,23 @@ def test_holes_stay_holes_when_codes_are_resized():
     depth[:, 16:32, 16:32] = NAN
     larger = unpatchify(resize_codes(patchify(depth), 8, 8))
     assert larger[:, 34:62, 34:62].isnan().all() and np.isfinite(larger[:, :30].numpy()).all()
+
+
+def test_softness_keeps_layout_and_takes_edges():
+    depth = torch.ones(1, 64, 96)
+    depth[:, :, 48:] = 3.0
+    codes = encode(depth)
+    assert softened(codes, 0.0) is codes
+    soft, sharp = (unpatchify(x)[0] for x in (softened(codes, 0.5), codes))  # a Gaussian of 6 pixels
+    assert torch.allclose(soft[:, [0, -1]], sharp[:, [0, -1]], atol=1e-3)  # far from the edge
+    rise = soft[32, 48] - soft[32, 47]
+    assert rise == pytest.approx(float(sharp[32, 48] - sharp[32, 47]) / (6 * (2 * torch.pi) ** 0.5), rel=0.02)
+    assert soft[32, 47] + soft[32, 48] == pytest.approx(float(sharp[32, 47] + sharp[32, 48]), rel=1e-4)
+
+
+def test_softness_leaves_holes_and_does_not_spread_them():
+    codes = encode(torch.full((1, 32, 32), 2.0))
+    codes[:, :128] = NAN  # the upper half of each patch
+    soft = softened(codes, 1.0)
+    assert torch.equal(soft.isnan(), codes.isnan())
+    assert torch.allclose(soft[:, 128:], codes[:, 128:])

@@ -114,7 +114,7 @@ class PartialLoad(io.ComfyNode):
 
 
 class CountPasses(io.ComfyNode):
-    """Writes a line for each call of the network: how many rows its batch has."""
+    """Writes a line for each call of the network: how many rows its batch has, and the largest side of its grid."""
 
     @classmethod
     def define_schema(cls):
@@ -125,7 +125,7 @@ class CountPasses(io.ComfyNode):
     def execute(cls, model, file):
         def count(executor, x, *args, **kwargs):
             with Path(file).open("a", encoding="utf-8") as lines:
-                lines.write(f"{len(x)}\n")
+                lines.write(f"{len(x)} {max(x.shape[-2:])}\n")
             return executor(x, *args, **kwargs)
 
         model = model.clone()
