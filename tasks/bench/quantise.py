@@ -28,10 +28,11 @@ from ...model.network.checkpoint import expected_shapes, load_transformer
 from ...model.network.config import TransformerConfig
 from ...model.network.kitchen import CLASSES, multiplied_out
 from ...model.network.quantise import NOTES, note_of, quantise, stored, stored_bytes
-from ...model.scenes import generate, heldout_seed
 from .. import SMALL_MODEL
+from ..small_model.held_out import MAX_CODE, held_out
+from ..workflows.settings import SIDE
 
-SIDE, STEPS, GUIDANCE, LOG2_ALPHA, MAX_CODE = 128, 8, 2.0, 2.0, 1.8
+STEPS, GUIDANCE, LOG2_ALPHA = 8, 2.0, 2.0
 GROUPS = {
     "double": "double_blocks",
     "single": "single_blocks",
@@ -48,8 +49,7 @@ class Bundled:
     """The bundled model's results on scenes that it has not seen, and on their captions, always from the same noise."""
 
     def __init__(self, count: int) -> None:
-        seeds = [heldout_seed(i) for i in range(count)]
-        self.scenes = generate(seeds, (SIDE, SIDE), difficulty="easy", kinds=("room", "ground"))
+        self.scenes = held_out(count, style="mixed")
         self.codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
         words = TextEncoder.load(SMALL_MODEL.parent / WORDS_FILE)
         self.text, self.empty = words.encode(self.scenes.captions), words.encode([""])

@@ -15,15 +15,14 @@ from ...model.demo import CODEC_FILE
 from ...model.demo.image_codec import ImageCodec
 from ...model.depth import codec as depth_codec
 from ...model.depth.alignment import evaluate
-from ...model.scenes import generate, heldout_seed
 from .. import SMALL_MODEL
 from ..host.server import Server
+from ..small_model.held_out import MAX_CODE, held_out
 
-COUNT, SIDE = 32, 128
+COUNT = 32
 SAMPLERS = {"euler": 1, "heun": 2, "dpmpp_2m": 1}  # calls of the network in a step (heun: one in the last)
 STEPS = (1, 2, 4, 8, 16, 32)
 REFERENCE = ("heun", 64)
-MAX_CODE = 1.8  # predicted codes are capped here, as in the other tables
 
 
 def prompt_for(latent_file: str, sampler: str, steps: int, prefix: str) -> dict:
@@ -56,8 +55,7 @@ def prompt_for(latent_file: str, sampler: str, steps: int, prefix: str) -> dict:
 
 def main(arguments: list[str]) -> int:
     """Measure and print a Markdown table; returns the exit status."""
-    seeds = [heldout_seed(i) for i in range(COUNT)]
-    scenes = generate(seeds, (SIDE, SIDE), difficulty="easy", kinds=("room", "ground"))
+    scenes = held_out(COUNT)
     codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
     codes = {}
     with tempfile.TemporaryDirectory() as base, Server(Path(base)) as server:

@@ -15,8 +15,9 @@ from ...model.depth.codec import unpatchify
 from ...model.network.config import DEPTH_PATCH
 from .. import SMALL_MODEL
 from ..host.server import Server
+from ..workflows.settings import SIDE
 
-SIDE, STEPS, CFG, COUNT = 128, 20, 3.0, 4
+STEPS, CFG, COUNT = 20, 3.0, 4
 PROMPT = "a red box on the left in daylight."
 TILTS = (5.0, 2.0, 0.0, -2.0)
 OURS = {"RGB-D Schedule, as released": False, "RGB-D Schedule, exact_depth": True}

@@ -18,10 +18,10 @@ from ...model.geometry.pose import camera_pose
 from ...model.geometry.render import render_views
 from ...model.geometry.scene import add_view, view_to_paint
 from ...model.resize import resize_images
-from ...model.scenes import generate, heldout_seed, views
 from .. import ROOT
 from ..bench.of_controls import scene, sparse, tiles
-from ..bench.of_controls.small import KINDS, Small, depth_of
+from ..bench.of_controls.small import Small, depth_of
+from ..small_model.held_out import held_out, held_out_views
 from ..workflows.settings import CRACKS, EDGE
 
 SHEET = ROOT / "docs" / "controls.jpg"
@@ -116,10 +116,9 @@ def _large(small: Small) -> Row:
 
 def _walk(small: Small) -> list[Row]:
     """Three moves: what was known, what was painted, and the truth; the last row's cloud from the side."""
-    seed, size = heldout_seed(scene.FIRST), (small.side, small.side)
+    size = (small.side, small.side)
     poses = torch.stack([torch.eye(4), *(camera_pose(**move) for move in scene.MOVES)])
-    true = views(seed, poses, size, "easy", KINDS)
-    caption = generate([seed], size, difficulty="easy", kinds=KINDS, style="full").captions[0]
+    true, caption = held_out_views(scene.FIRST, poses), held_out(1, scene.FIRST).captions[0]
     first = make_geometry(true.depth[:1], true.valid[:1], true.intrinsics, true.rgb[:1].movedim(1, -1))
     (cloud,) = point_clouds(first, edge_threshold=EDGE)
     rows = []

@@ -22,8 +22,8 @@ from ...model.geometry.pose import camera_pose
 from ...model.geometry.render import render_views
 from ...model.network.checkpoint import load_transformer
 from ...model.resize import resize_images
-from ...model.scenes import generate, heldout_seed
 from .. import ROOT, SMALL_MODEL
+from ..small_model.held_out import held_out
 from ..workflows.settings import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 SHEET = ROOT / "docs" / "small_model.jpg"
@@ -35,13 +35,7 @@ BACKGROUND = (1.0, 1.0, 1.0)
 
 def rows() -> tuple[list[str], dict[str, Tensor]]:
     """Captions, and what the sheet shows of each as (B,H,W,3) in 0..1."""
-    scenes = generate(
-        [heldout_seed(i) for i in range(COUNT)],
-        (SIDE, SIDE),
-        difficulty="easy",
-        kinds=("room", "ground"),
-        style="full",
-    )
+    scenes = held_out(COUNT)
     codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
     words = TextEncoder.load(SMALL_MODEL.parent / WORDS_FILE)
     generator = torch.Generator().manual_seed(SEED)

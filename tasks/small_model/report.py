@@ -5,6 +5,7 @@ it lies in the pack, at its own.
 """
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +28,19 @@ from ...model.training.evaluation import (
     own_estimator,
     table,
 )
+from ...model.training.losses import LatentBatch
 from ...model.training.samples import HeldOut
 from .. import SMALL_MODEL
 from ..workflows.settings import GUIDANCE, SIDE
 from ..workflows.settings import STEPS as SAMPLING_STEPS
 from .family import COMPARED, CONFIGS, HEADS, runs
 
-LOG2_ALPHAS = (-5.0, -2.0, 0.0, 2.0, 5.0)
-GUIDED_ALPHAS, DEPTH_GUIDANCES = (5.0, 0.0, -2.0), (1.0, 2.0)
-STRENGTHS = (0.1, 1.0)
-STEPS = (2, 10)
-GENERATED, GUIDED = 64, 24  # pictures that are made for the consistency tables
-SHIPPED = "small_post_128.toml"  # its last step
+LOG2_ALPHAS, DEPTH_GUIDANCES = (5.0, 0.0, -2.0), (1.0, 2.0)  # the orders that "Which Comes First" offers
+STEPS, RUNS = (2, 10), 4
+HELD_OUT, GENERATED = 128, 32  # scenes; those of them that are made for the consistency tables
+SHIPPED = f"small_post_{SIDE}.toml"  # its last step
+CARD = SMALL_MODEL.parent / "README.md"
+BEGIN, END = "<!-- python run.py small_model report shipped -->", "<!-- end of the report -->"
 REPORTS = ("family", "shipped")
 BASELINES = ("constant", "plane in depth", "plane in space")
 
@@ -69,33 +71,26 @@ class Bench:
             load_transformer(file), teacher, self.held_out.batches, channels=self.encoding.codecs.channels
         )
 
-    def consistency(self, file: Path) -> tuple[list[Row], list[Row]]:
-        """Of joint samples over log2_alpha, and of depth -> image over strength."""
-        module = load_transformer(file)
-        options = {
-            "steps": SAMPLING_STEPS,
-            "cfg": GUIDANCE,
-            "null_context": self.encoding.null_text,
-        }
-        cap, some = self.config.evaluation.max_code, self._some(GENERATED)
-        estimator = own_estimator(module, max_code=cap)
-        joint = joint_consistency(module, some, estimator, LOG2_ALPHAS, max_code=cap, **options)
-        painted = []
-        for strength in STRENGTHS:
-            rows = depth_to_image_consistency(module, some, estimator, strength=strength, **options)
-            named = {row.name: row for row in rows}
-            painted.append(replace(named["against the given depth"], name=f"strength {strength:g}"))
-        return joint, [*painted, named["other image"]]
-
-    def guidance(self, file: Path) -> list[tuple[float, list[Row]]]:
-        """Of joint samples: the guidance of depth, and a row for each log2_alpha. That of the image is GUIDANCE."""
-        module, cap, some = load_transformer(file), self.config.evaluation.max_code, self._some(GUIDED)
-        options = {"steps": SAMPLING_STEPS, "null_context": self.encoding.null_text, "max_code": cap, "cfg": GUIDANCE}
-        estimator = own_estimator(module, max_code=cap)
+    def joint(self, file: Path) -> list[tuple[float, list[Row]]]:
+        """Of joint samples: the guidance of depth, and a row for each log2_alpha."""
+        module, some, options = self._sampling(file)
+        options["max_code"] = self.config.evaluation.max_code
         return [
-            (cfg, joint_consistency(module, some, estimator, GUIDED_ALPHAS, depth_cfg=cfg, **options)[:-1])
+            (cfg, joint_consistency(module, some, log2_alphas=LOG2_ALPHAS, depth_cfg=cfg, **options))
             for cfg in DEPTH_GUIDANCES
         ]
+
+    def depth_to_image(self, file: Path) -> list[Row]:
+        module, some, options = self._sampling(file)
+        return depth_to_image_consistency(module, some, **options)
+
+    def _sampling(self, file: Path) -> tuple[nn.Module, list[LatentBatch], dict]:
+        """The model, the samples that it makes and what both measures take."""
+        module = load_transformer(file)
+        estimator = own_estimator(module, STEPS[0], max_code=self.config.evaluation.max_code)
+        null = self.encoding.null_text
+        options = {"estimator": estimator, "steps": SAMPLING_STEPS, "cfg": GUIDANCE, "null_context": null}
+        return module, self._some(GENERATED), options
 
     def _some(self, count: int) -> list:
         """The first samples, with depth capped as the model knows it."""
@@ -133,37 +128,34 @@ def family(bench: Bench) -> str:
 
 def shipped(bench: Bench, file: Path) -> str:
     """What the shipped model does."""
-    depth = table(bench.image_to_depth(file, STEPS, runs=4, baselines=True))
-    joint, painted = (table(rows) for rows in bench.consistency(file))
-    guided = [
-        [f"{cfg:g}", *(f"{100 * row.abs_rel:.1f} / {row.blocks:.2f}" for row in rows)]
-        for cfg, rows in bench.guidance(file)
+    depth = table(bench.image_to_depth(file, STEPS, runs=RUNS, baselines=True))
+    guided = bench.joint(file)
+    cells = [
+        [f"{cfg:g}", *(f"{100 * row.abs_rel:.1f} / {100 * row.delta1:.1f} / {row.blocks:.2f}" for row in rows[:-1])]
+        for cfg, rows in guided
     ]
-    guided = _markdown(("guidance of depth", *(f"log2_alpha {a:g}" for a in GUIDED_ALPHAS)), guided)
+    joint = _markdown(("guidance of depth", *(f"log2_alpha {a:g}" for a in LOG2_ALPHAS)), cells)
+    other = guided[0][1][-1]
     height, width = bench.held_out.sizes[0]
     return (
-        f"## The shipped model, {width} x {height}\n\nImage -> depth, empty prompt:\n\n{depth}\n\n"
-        f"Joint: the generated depth against image -> depth on the generated image, {GENERATED} captions, "
-        f"{SAMPLING_STEPS} Euler steps, guidance {GUIDANCE:g}, mu {DEFAULT_MU}:\n\n{joint}\n\n"
-        f"The same for {GUIDED} captions, AbsRel % / blocks, with another guidance of depth and {GUIDANCE:g} of the "
-        f"image:\n\n{guided}\n\n"
-        f"Depth -> image: image -> depth on the result against the given depth:\n\n{painted}"
+        f"### {width} x {height}\n\nImage -> depth, empty prompt:\n\n{depth}\n\n"
+        f"Joint: the generated depth against image -> depth ({STEPS[0]} steps) on the generated image, AbsRel % / "
+        f"delta_1 % / blocks; {GENERATED} captions, {SAMPLING_STEPS} Euler steps, guidance {GUIDANCE:g} of the image, "
+        f"mu {DEFAULT_MU}. Against another image's: {100 * other.abs_rel:.1f} / {100 * other.delta1:.1f}.\n\n{joint}"
+        f"\n\nDepth -> image, the same captions: image -> depth on the result:\n\n{table(bench.depth_to_image(file))}"
     )
 
 
-def report(parts: Iterable[str]) -> str:
-    """Markdown of the parts asked for: family, shipped."""
-    sections = []
-    for part in parts:
-        config = shipped_config() if part == "shipped" else configuration.load(CONFIGS / "small_post.toml")
-        bench = Bench(config)
-        about = (
-            f"{sum(len(b.rgb) for b in bench.held_out.batches)} held-out scenes; AbsRel % / delta_1 %, scale and shift "
-            f"fitted; codes capped at {config.evaluation.max_code:g}; blocks: mean step of the depth codes across the "
-            "borders of patches over the mean step elsewhere."
-        )
-        sections += [about, family(bench) if part == "family" else shipped(bench, SMALL_MODEL)]
-    return "\n\n".join(sections)
+def report(part: str) -> str:
+    """Markdown of a part: family or shipped."""
+    config = shipped_config() if part == "shipped" else configuration.load(CONFIGS / "small_post.toml")
+    bench = Bench(config)
+    about = (
+        f"{sum(len(b.rgb) for b in bench.held_out.batches)} held-out scenes; AbsRel % / delta_1 %, scale and shift "
+        f"fitted; codes capped at {config.evaluation.max_code:g}; blocks: mean step of the depth codes across the "
+        "borders of patches over the mean step elsewhere."
+    )
+    return f"{about}\n\n{family(bench) if part == 'family' else shipped(bench, SMALL_MODEL)}"
 
 
 def shipped_config() -> Config:
@@ -176,6 +168,7 @@ def shipped_config() -> Config:
         "data.path": "",
         "data.sizes": f"[[{SIDE}, {SIDE}]]",
         "data.far_code": "1.75",
+        "evaluation.count": HELD_OUT,
     }
     return configuration.load(CONFIGS / SHIPPED, [f"{key}={value}" for key, value in changes.items()])
 
@@ -206,10 +199,23 @@ def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(body)
 
 
+def put_into_card(text: str, card: Path = CARD) -> None:
+    """Replace what the model's card has between its two marks. Raises ValueError where it lacks one."""
+    parts = re.split(f"({BEGIN}\n|{END})", card.read_text(encoding="utf-8"))
+    if len(parts) != 5:
+        raise ValueError(f"{card} has {len(parts) // 2} marks; expected {BEGIN} and {END}, once each")
+    parts[2] = f"\n{text}\n\n"
+    card.write_text("".join(parts), encoding="utf-8", newline="\n")
+
+
 def main(arguments: list[str]) -> int:
-    """Print the parts; returns the exit status."""
+    """Print the parts, and put the shipped model's figures into its card; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tasks.small_model report", description=__doc__)
     parser.add_argument("part", nargs="?", choices=REPORTS, help="all of them if none is named")
     part = parser.parse_args(arguments).part
-    print(report([part] if part else REPORTS))
+    for each in [part] if part else REPORTS:
+        text = report(each)
+        print(text)
+        if each == "shipped":
+            put_into_card(text)
     return 0

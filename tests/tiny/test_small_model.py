@@ -68,8 +68,24 @@ def test_the_bundled_model_is_small_and_whole():
     assert not module.img_in.weight[:, codec.used :].any() and not module.final_layer.linear.weight[codec.used :].any()
 
 
-def test_a_report_names_every_part_unless_told(monkeypatch, capsys):
-    asked = []
-    monkeypatch.setattr(report, "report", lambda parts: asked.append(list(parts)) or "figures")
-    assert report.main([]) == report.main(["shipped"]) == 0
-    assert asked == [["family", "shipped"], ["shipped"]] and "figures" in capsys.readouterr().out
+def test_a_report_names_every_part_unless_told_and_goes_into_the_card(monkeypatch, capsys):
+    put = []
+    monkeypatch.setattr(report, "report", lambda part: f"figures of {part}")
+    monkeypatch.setattr(report, "put_into_card", put.append)
+    assert report.main([]) == report.main(["family"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["figures of family", "figures of shipped", "figures of family"]
+    assert put == ["figures of shipped"]
+
+
+def test_figures_replace_those_between_the_marks_of_the_card(tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text(report.CARD.read_text(encoding="utf-8"), encoding="utf-8")
+    for figures in ("7 %", "6.8 %"):
+        report.put_into_card(figures, card)
+    text = card.read_text(encoding="utf-8")
+    assert f"{report.BEGIN}\n\n6.8 %\n\n{report.END}\n" in text
+    before, after = report.CARD.read_text(encoding="utf-8").split(report.BEGIN)
+    assert text.startswith(before) and text.endswith(after.split(report.END)[1])
+    card.write_text("no marks")
+    with pytest.raises(ValueError, match="0 marks"):
+        report.put_into_card("6.8 %", card)

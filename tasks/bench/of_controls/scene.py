@@ -14,9 +14,10 @@ from ....model.geometry.pointcloud import PointCloud, point_clouds
 from ....model.geometry.pose import camera_pose
 from ....model.geometry.render import render_views
 from ....model.geometry.scene import ViewToPaint, add_view, filled_from_around, view_to_paint
-from ....model.scenes import Views, generate, heldout_seed, views
+from ....model.scenes import Views
+from ...small_model.held_out import held_out, held_out_views
 from ...workflows.settings import CRACKS, EDGE, GUIDANCE
-from .small import KINDS, Row, Small, depth_of
+from .small import Row, Small, depth_of
 
 COUNT, FIRST, STEPS = 8, 2000, 25
 MOVES = [{"right": 0.25 * i, "yaw_deg": -5.0 * i} for i in (1, 2, 3)]  # metres and degrees from the first camera
@@ -35,12 +36,9 @@ def rows(small: Small) -> Iterator[Row]:
     """The first view is the true one; each move renders, paints and adds. Beside it: holes continued from around."""
     walks = [Walk([], [], []) for _ in MOVES]
     for index in range(COUNT):
-        seed = heldout_seed(FIRST + index)
         poses = torch.stack([torch.eye(4), *(camera_pose(**move) for move in MOVES)])
-        size = (small.side, small.side)
-        true = views(seed, poses, size, "easy", KINDS)
-        caption = generate([seed], size, difficulty="easy", kinds=KINDS, style="full").captions[0]
-        _walk(small, true, poses, caption, walks)
+        true = held_out_views(FIRST + index, poses)
+        _walk(small, true, poses, held_out(1, FIRST + index).captions[0], walks)
     for number, walk in enumerate(walks, 1):
         painted, continued = (100 * float(torch.cat(values).mean()) for values in (walk.painted, walk.continued))
         holes = 100 * sum(walk.holes) / COUNT

@@ -16,12 +16,10 @@ from ....model.diffusion.levels import add_noise, depth_velocity
 from ....model.diffusion.schedule import base_levels
 from ....model.network.checkpoint import load_transformer
 from ....model.network.config import DEPTH_CHANNELS, DEPTH_PATCH
-from ....model.scenes import SceneBatch, generate, heldout_seed
+from ....model.scenes import SceneBatch
 from ... import SMALL_MODEL
+from ...small_model.held_out import MAX_CODE, held_out
 from ...workflows.settings import SIDE
-
-MAX_CODE = 1.8  # predicted codes are capped here, as in the other tables
-KINDS = ("room", "ground")
 
 Hook = Callable[[Tensor, float], Tensor]
 
@@ -52,9 +50,7 @@ class Small:
 
     def scenes(self, count: int, first: int, side: int = 0) -> SceneBatch:
         """Held-out scenes of the kinds that the model was trained on."""
-        size = side or self.side
-        seeds = [heldout_seed(first + i) for i in range(count)]
-        return generate(seeds, (size, size), difficulty="easy", kinds=KINDS, style="full")
+        return held_out(count, first, side or self.side)
 
     def estimator(self, steps: int, seed: int = 0, hook: Hook | None = None) -> "Estimate":
         return Estimate(self, steps, seed, hook)

@@ -10,8 +10,9 @@ from torch import Tensor
 from ....model.depth.alignment import evaluate
 from ....model.depth.clip import clip_depth
 from ....model.geometry.pose import camera_pose
-from ....model.scenes import Views, heldout_seed, views
-from .small import KINDS, Row, Small, depth_of
+from ....model.scenes import Views
+from ...small_model.held_out import held_out_views
+from .small import Row, Small, depth_of
 
 CLIPS, FRAMES, STEPS, FIRST = 4, 24, 2, 1000
 SHIFT_M, AHEAD_M, YAW_DEG = 0.6, 1.2, -6.0  # from the first frame to the last
@@ -25,7 +26,7 @@ def rows(small: Small) -> Iterator[Row]:
     ]
     found: dict[str, list[tuple[float, float, float]]] = defaultdict(list)
     for clip in range(CLIPS):
-        true = views(heldout_seed(FIRST + clip), torch.stack(poses), (small.side, small.side), "easy", KINDS)
+        true = held_out_views(FIRST + clip, torch.stack(poses))
         for name, way in _ways(small).items():
             start = monotonic()
             depth = way(true.rgb.movedim(1, -1))
