@@ -10,7 +10,7 @@ Letters: B samples, H and W pixels (multiples of 16), L tokens, C text width.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -152,10 +152,14 @@ class Pipeline:
         steps: int = DEFAULT_STEPS,
         guidance: float = 1.0,
         seed: int = 0,
+        solver: str = "euler",
         progress: Progress | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Depth (B,H,W), whose scale is not known, and where it is valid, of pictures (B,H,W,3) in 0..1."""
-        estimate = self.depth_estimator(prompts, steps=steps, guidance=guidance, seed=seed, progress=progress)
+        """`solver`: "euler" or "heun" (`diffusion.sampling`).
+
+        Returns depth (B,H,W), whose scale is not known, and where it is valid, of pictures (B,H,W,3) in 0..1."""
+        options = {"steps": steps, "guidance": guidance, "seed": seed, "solver": solver, "progress": progress}
+        estimate = self.depth_estimator(prompts, **options)
         return decode(estimate(images, estimate.noise(*images.shape[:3])))
 
     def depth_to_image(
@@ -229,21 +233,18 @@ class Pipeline:
         return torch.stack(drawn).to(self.device).split(channels, dim=1)
 
 
+@dataclass(frozen=True)
 class DepthEstimator:
     """A `model.depth.estimate.Estimator` that runs a pipeline."""
 
-    def __init__(
-        self,
-        pipeline: Pipeline,
-        prompts: str | Sequence[str] = "",
-        *,
-        steps: int = DEFAULT_STEPS,
-        guidance: float = 1.0,
-        seed: int = 0,
-        progress: Progress | None = None,
-    ) -> None:
-        self.pipeline, self.prompts, self.steps = pipeline, prompts, steps
-        self.guidance, self.seed, self.progress = guidance, seed, progress
+    pipeline: Pipeline
+    prompts: str | Sequence[str] = ""
+    _: KW_ONLY
+    steps: int = DEFAULT_STEPS
+    guidance: float = 1.0
+    seed: int = 0
+    solver: str = "euler"
+    progress: Progress | None = None
 
     def noise(self, count: int, height: int, width: int) -> Tensor:
         """(count,256,height/16,width/16)."""
@@ -259,7 +260,7 @@ class DepthEstimator:
         if start is not None:
             level = base_levels(self.steps, DEFAULT_MU)[first].expand(len(noise))
             noise = add_noise(start.float().cpu(), noise.cpu(), level)
-        options = {"steps": self.steps, "mode": "i2d", "cfg": self.guidance, "first_step": first}
+        options = {"steps": self.steps, "mode": "i2d", "cfg": self.guidance, "first_step": first, "solver": self.solver}
         prompts = _listed(self.prompts, len(pictures))
         return pipeline._sampled(rgb, noise.to(device), prompts, options, self.progress)[1]
 
