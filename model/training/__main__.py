@@ -8,9 +8,11 @@ import json
 import logging
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from ..diffusion.sampling import SOLVERS
 from ..network.checkpoint import CheckpointError
 from . import config as configuration
 from . import plan
@@ -80,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--count", type=int, default=0, help="the first so many pictures; 0: all")
     measure.add_argument("--runs", type=int, default=10, help="samples of a picture, merged (published: 10)")
     measure.add_argument("--steps", type=int, default=50)
+    measure.add_argument("--solver", choices=SOLVERS, default=SOLVERS[0], help="heun costs twice as much")
     measure.add_argument("--max-side", type=int, default=512, help="pixels that pictures are brought to")
     measure.add_argument("--tile", type=int, default=0, help="pixels; above 0: at full size, in tiles")
     measure.add_argument("--crop", action="store_true", help="compare the usual part of NYU's and KITTI's pictures")
@@ -111,9 +114,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     if kind == "folder":
         print(_from_depth(options, pipeline, path))
         return 0
-    settings = benchmark.Settings(
-        options.runs, options.steps, options.max_side, tile_px=options.tile, usual_crop=options.crop
-    )
+    settings = benchmark.Settings(options.runs, options.steps, options.max_side, options.tile)
+    settings = replace(settings, usual_crop=options.crop, solver=options.solver)
     result = benchmark.image_to_depth(pipeline, kind, samples(kind, path, options.pairs, options.count), settings)
     print(benchmark.table(kind, result, settings, Path(options.model).name))
     return 0

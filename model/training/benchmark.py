@@ -55,6 +55,7 @@ class Settings:
     overlap_px: int = 128
     detail: float = 0.4  # share of the steps that each tile takes
     usual_crop: bool = False
+    solver: str = "euler"
     seed: int = 0
 
 
@@ -88,7 +89,7 @@ def image_to_depth(pipeline: Pipeline, kind: str, samples: Iterable[Sample], set
 def estimated(pipeline: Pipeline, pictures: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     """Depth and where it is valid (B,H,W) of pictures (B,H,W,3) of any size."""
     height, width = pictures.shape[1:3]
-    estimate = pipeline.depth_estimator(steps=settings.steps, seed=settings.seed)
+    estimate = pipeline.depth_estimator(steps=settings.steps, solver=settings.solver, seed=settings.seed)
     if settings.tile_px:
         return _tiled(estimate, pictures, settings)
     small = resize_images(pictures, *fitted_size(width, height, settings.max_side_px))
@@ -108,10 +109,10 @@ def table(kind: str, result: Result, settings: Settings, name: str) -> str:
     shares = 100 * result.abs_rel, 100 * result.delta1
     rows = [("this model", *shares), *((who, *figures[kind]) for who, figures in PUBLISHED.items())]
     how = f"tiles of {settings.tile_px}" if settings.tile_px else f"{settings.runs} samples merged"
+    how += f", {settings.steps} {settings.solver.capitalize()} steps"
     lines = [
         f"{name} on {result.pictures} pictures of {kind} ({result.left_out} without depth left out): {how}, "
-        f"{settings.steps} Euler steps, {'the usual crop' if settings.usual_crop else 'whole pictures'}; published "
-        "figures: 10 samples, crops not stated",
+        f"{'the usual crop' if settings.usual_crop else 'whole pictures'}; published: 10 samples, crops not stated",
         "",
         f"| {kind} | AbsRel % | δ1 % |",
         "|---|---|---|",

@@ -166,6 +166,21 @@ def test_sampler_follows_the_exact_flow(log2_alpha):
     assert (depth - 0.5 - 0.3 * noise[1]).abs().max() < residual + 0.01
 
 
+def test_heun_is_of_second_order_and_euler_of_first():
+    """Twice the steps: about a quarter of the error, or half of it."""
+    generator = torch.manual_seed(0)
+    noise = torch.randn(2, 128, 2, 3, generator=generator), torch.randn(2, 256, 2, 3, generator=generator)
+
+    def error(solver, steps):
+        rgb, _ = sample(Gaussian(), *noise, torch.ones(1, 1, 1), None, steps=steps, mode="joint", solver=solver)
+        return (rgb - 0.5 - 0.3 * noise[0]).abs().max().item()
+
+    assert error("euler", 40) / error("euler", 80) == pytest.approx(2, abs=0.2)
+    assert 3.5 < error("heun", 40) / error("heun", 80) < 5
+    with pytest.raises(ValueError, match="solver 'rk4'; expected one of euler, heun"):
+        error("rk4", 2)
+
+
 def test_guidance_moves_away_from_the_empty_prompt():
     """With mean c for the text and 0 for the empty one, guidance w gives a mean of w c in one step."""
     noise = torch.zeros(1, 128, 1, 1), torch.zeros(1, 256, 1, 1)

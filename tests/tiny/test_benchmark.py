@@ -78,7 +78,7 @@ WRITE = {"nyu": write_nyu, "kitti": write_kitti, "eth3d": write_eth3d, "scannet"
 class Knows:
     """A pipeline that reads depth off the pictures and loses its scale."""
 
-    def depth_estimator(self, steps, seed):
+    def depth_estimator(self, steps, solver, seed):
         class Estimator:
             def noise(self, count, height, width):
                 return torch.zeros(count, 256, height // 16, width // 16)
@@ -208,6 +208,8 @@ def test_command_line(tmp_path, capsys):
     arguments = ["benchmark", "--model", str(tmp_path / "model.safetensors"), "--data", "diode", str(tmp_path)]
     assert main([*arguments, "--runs", "2", "--steps", "1", "--max-side", "64"]) == 0
     told = capsys.readouterr().out
+    assert main([*arguments, "--runs", "2", "--steps", "2", "--max-side", "64", "--solver", "heun"]) == 0
+    assert "2 samples merged, 2 Heun steps" in capsys.readouterr().out
     assert "model.safetensors on 2 pictures of diode" in told and "| JointDiT | 10.22 | 93.9 |" in told
     assert main([*arguments[:4], "kittens", str(tmp_path)]) == 2
     assert "expected one of nyu, kitti, eth3d, scannet, diode, or folder" in capsys.readouterr().err
