@@ -15,6 +15,7 @@ from .parts import (
     DEPTHS,
     FOV_X_DEG,
     GIVEN,
+    GIVEN_PART,
     METRIC_DEPTH,
     MODEL,
     PICTURE,
@@ -91,7 +92,7 @@ def complete_depth() -> Workflow:
     geometry = Link("made", "geometry")
     given = {"depth picture": Link("picture", "IMAGE"), "mask": Link("picture", "MASK")}
     items = [
-        note("complete_depth", GIVEN),
+        note("complete_depth", GIVEN_PART),
         *model_nodes(),
         picture_node(DEPTH_WITH_HOLE, "Your Depth Picture and Mask"),
         Node("made", COMPLETE_DEPTH, {**MODEL, **given}, 1),
@@ -106,7 +107,7 @@ def inpaint() -> Workflow:
     geometry = Link("made", "geometry")
     given = {"image": Link("picture", "IMAGE"), "mask": Link("picture", "MASK")}
     items = [
-        note("inpaint", GIVEN),
+        note("inpaint", GIVEN_PART),
         *model_nodes(),
         picture_node(PICTURE_WITH_HOLE, "Your Picture and Mask"),
         Node("made", INPAINT, {**MODEL, **given}, 1),

@@ -11,6 +11,7 @@ from .parts import (
     METRIC_DEPTH,
     MODEL,
     PICTURE,
+    PICTURES,
     SMALL_CUT,
     SPARSE_DEPTH,
     Workflow,
@@ -21,11 +22,10 @@ from .parts import (
     shown_depth,
     viewer,
 )
-from .settings import CRACKS, DEPTH_STEPS, EDGE, GUIDANCE, SIDE, STEPS
-from .subgraphs import BOTH, IMAGE_TO_DEPTH, TEXT_TO_RGBD, TEXTS, VAE, decoded, sampler, texts
+from .settings import CRACKS, DEPTH_STEPS, EDGE, SIDE
+from .subgraphs import BOTH, IMAGE_TO_DEPTH, TEXT_TO_RGBD, TEXTS, VAE, decoded, joint_sampler, texts
 
 GIVEN_SIZE = "max_side 512, steps 20"
-MADE_SIZE = "width and height 512, steps 50, guidance 4"
 MOVES = ((0.15, -5.0), (0.3, -10.0), (0.45, -15.0))  # right, in mean depths; yaw, degrees; from the first camera
 
 
@@ -97,7 +97,7 @@ SECOND_PASS = Subgraph(
             1,
         ),
         Node("part", "SplitSigmasDenoise", {"sigmas": Link("schedule", "sigmas"), "denoise": In("denoise", 0.5)}, 2),
-        *sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("larger"), sigmas=Link("part", "low_sigmas")),
+        *joint_sampler(*TEXTS, Link("larger"), sigmas=Link("part", "low_sigmas")),
         *decoded(),
     ],
     BOTH,
@@ -122,7 +122,7 @@ def _move(number: int, right: float, yaw_deg: float) -> Subgraph:
         Node("view", "ModalityForcingRenderView", view, 0),
         Node("encoded", "ModalityForcingEncodeView", {"view": Link("view", "geometry"), **VAE}, 1),
         Node("given", "ModalityForcingDepthCondition", given, 1),
-        *sampler(STEPS, In("guidance", GUIDANCE), *conditions, Link("encoded")),
+        *joint_sampler(*conditions, Link("encoded")),
         *decoded(),
         Node("added", "ModalityForcingAddView", {**added, "edge_threshold": EDGE}, 5),
     ]
@@ -198,9 +198,9 @@ def second_pass() -> Workflow:
     geometry = Link("larger", "geometry")
     larger = {**MODEL, "latent": Link("made", "latent"), "image": Link("made", "image")}
     items = [
-        note("second_pass", MADE_SIZE),
+        note("second_pass", PICTURES),
         *model_nodes(),
-        Node("made", TEXT_TO_RGBD, MODEL, 1),
+        Node("made", TEXT_TO_RGBD, MODEL, 1, height=480),
         Node("larger", SECOND_PASS, larger, 1, height=450),
         viewer(geometry),
         saved_images("second_image", Link("larger", "image"), "Save Image"),
@@ -218,7 +218,7 @@ def walk() -> Workflow:
         scene = Link(f"move_{number}", "scene")
     kept = {"point_cloud": scene, "filename_prefix": "modality_forcing/walk"}
     items = [
-        note("walk", MADE_SIZE),
+        note("walk", PICTURES),
         *model_nodes(),
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=430),
         Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT}, 1),

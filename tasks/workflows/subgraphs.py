@@ -4,7 +4,18 @@ Each takes model, clip and vae; the values that its widgets show at first are th
 """
 
 from .builder import In, Link, Node, Subgraph
-from .settings import DEPTH_STEPS, EDGE, FAR, GUIDANCE, LEAD, PROMPT, SIDE, STEPS
+from .settings import (
+    DEPTH_GUIDANCE,
+    DEPTH_STEPS,
+    EDGE,
+    FAR,
+    GUIDANCE,
+    IMAGE_GUIDANCE,
+    LEAD,
+    PROMPT,
+    SIDE,
+    STEPS,
+)
 
 CUT = {"edge_threshold": In("edge_threshold", EDGE), "far": In("far", 0.0)}
 CLIP, VAE = {"clip": In("clip")}, {"vae": In("vae")}
@@ -21,8 +32,21 @@ def texts() -> list[Node]:
     ]
 
 
-def sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Link, sigmas: Link = SIGMAS) -> list[Node]:
-    schedule = {"model": In("model"), "steps": In("steps", steps)}
+def _schedule(steps: int, lead: bool) -> list[Node]:
+    values = {"model": In("model"), "steps": In("steps", steps)}
+    before = []
+    if lead:
+        before = [Node("lead", "ModalityForcingLead", {"order": In("first", LEAD)}, 2)]
+        values["log2_alpha"] = Link("lead")
+    return [
+        *before,
+        Node("schedule", "ModalityForcingSchedule", values, 2, height=420),
+        Node("method", "KSamplerSelect", {"sampler_name": "euler"}, 2),
+    ]
+
+
+def sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Link) -> list[Node]:
+    """Where one modality is given: one guidance for what is made."""
     sampled = {
         "model": Link("schedule", "model"),
         "noise_seed": In("seed", 0),
@@ -30,19 +54,34 @@ def sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Lin
         "positive": positive,
         "negative": negative,
         "sampler": Link("method"),
-        "sigmas": sigmas,
+        "sigmas": SIGMAS,
         "latent_image": latent,
         "control_after_generate": "fixed",
     }
-    lead = []
-    if cfg != 1.0:
-        lead = [Node("lead", "ModalityForcingLead", {"order": In("first", LEAD)}, 2)]
-        schedule["log2_alpha"] = Link("lead")
+    return [*_schedule(steps, lead=cfg != 1.0), Node("sampler", "SamplerCustom", sampled, 3)]
+
+
+def joint_sampler(positive: Link, negative: Link, latent: Link, sigmas: Link = SIGMAS) -> list[Node]:
+    """Where a picture and its depth are made together: each has its guidance."""
+    guided = {
+        "model": Link("schedule", "model"),
+        "positive": positive,
+        "negative": negative,
+        "rgb_cfg": In("image guidance", IMAGE_GUIDANCE),
+        "depth_cfg": In("depth guidance", DEPTH_GUIDANCE),
+    }
+    sampled = {
+        "noise": Link("noise"),
+        "guider": Link("guider"),
+        "sampler": Link("method"),
+        "sigmas": sigmas,
+        "latent_image": latent,
+    }
     return [
-        *lead,
-        Node("schedule", "ModalityForcingSchedule", schedule, 2, height=420),
-        Node("method", "KSamplerSelect", {"sampler_name": "euler"}, 2),
-        Node("sampler", "SamplerCustom", sampled, 3),
+        *_schedule(STEPS, lead=True),
+        Node("noise", "RandomNoise", {"noise_seed": In("seed", 0), "control_after_generate": "fixed"}, 3),
+        Node("guider", "ModalityForcingGuider", guided, 3, height=420),
+        Node("sampler", "SamplerCustomAdvanced", sampled, 3),
     ]
 
 
@@ -82,7 +121,7 @@ TEXT_TO_RGBD = Subgraph(
     [
         *texts(),
         Node("empty", "ModalityForcingEmptyLatent", {"width": In("width", SIDE), "height": In("height", SIDE)}, 0),
-        *sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("empty")),
+        *joint_sampler(*TEXTS, Link("empty")),
         *decoded(),
     ],
     {**BOTH, "latent": Link("sampler")},
@@ -114,7 +153,7 @@ def _depth_to_image(name: str, masked: bool, description: str) -> Subgraph:
         *_fitted("depth picture", masked),
         Node("encoded", "ModalityForcingEncodeDepthPicture", picture, 1),
         Node("given", "ModalityForcingDepthCondition", condition, 1),
-        *sampler(STEPS, In("guidance", GUIDANCE), *GIVEN),
+        *(joint_sampler(*GIVEN) if masked else sampler(STEPS, In("guidance", GUIDANCE), *GIVEN)),
         *decoded(),
     ]
     return Subgraph(name, items, BOTH, description)
@@ -147,7 +186,7 @@ INPAINT = Subgraph(
             "Depth of the Picture",
         ),
         Node("masked", "SetLatentNoiseMask", {"samples": Link("whole"), "mask": In("mask")}, 2),
-        *sampler(STEPS, In("guidance", GUIDANCE), *TEXTS, Link("masked")),
+        *joint_sampler(*TEXTS, Link("masked")),
         *decoded(),
     ],
     BOTH,
@@ -170,7 +209,7 @@ LOOK_AROUND = Subgraph(
             },
             1,
         ),
-        *sampler(STEPS, In("guidance", GUIDANCE), *GIVEN[:2], Link("encoded", "latent")),
+        *joint_sampler(*GIVEN[:2], Link("encoded", "latent")),
         *decoded(),
         Node("cloud", "ModalityForcingPointCloud", {"geometry": In("geometry"), "edge_threshold": EDGE, "far": FAR}, 5),
         Node(

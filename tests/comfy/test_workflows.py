@@ -183,7 +183,7 @@ def test_load_small_model_passes_on_what_is_connected(server, object_info, prepa
 @pytest.mark.parametrize(("title", "modality"), [("04 Complete Depth", "depth"), ("05 Inpaint Image and Depth", "rgb")])
 def test_what_is_outside_the_hole_stays(server, object_info, prepared, tmp_path, title, modality):
     prompt = prepared(title)
-    (sampler,) = [key for key in nodes_of(prompt, "SamplerCustom") if prompt[key]["inputs"]["cfg"] != 1]
+    (sampler,) = nodes_of(prompt, "SamplerCustomAdvanced")
     (condition,) = [key for kind in ("Depth", "Image") for key in nodes_of(prompt, f"ModalityForcing{kind}Condition")]
     links = {"latent": [sampler, 0], "given": prompt[condition]["inputs"][modality]}
     for name, link in links.items():
