@@ -26,13 +26,15 @@ ADD = """type => {
 
 
 @pytest.fixture
-def japanese(browser, server, renderer, tmp_path):
+def japanese(request, browser, server, renderer, tmp_path):
     """A page of its own: the language is read when it opens."""
     server.settings({"Comfy.Locale": LANGUAGE})
+    request.addfinalizer(lambda: server.settings({"Comfy.Locale": "en"}))
     with open_frontend(browser, server, renderer, tmp_path, server.address) as frontend:
         frontend.await_graph()
+        if frontend.version < (1, 40):
+            pytest.skip("this frontend loads its own texts over those of custom nodes")
         yield frontend
-    server.settings({"Comfy.Locale": "en"})
 
 
 def test_nodes_are_shown_in_the_language_of_the_frontend(japanese):
