@@ -34,7 +34,7 @@ def _schema(modality: str, node_id: str, name: str, description: str, mask_toolt
                 step=0.01,
                 tooltip="How far it decides: equal turns have about equal effect. 1: given clean. 0.5: half-way. 0: "
                 "not given. In between it is given with noise that falls along; the paper's range (log2_alpha -5 to "
-                "-14) begins at 0.99. With a mask, less strength lets go of the given part earlier.",
+                "-14) lies above 0.99. With a mask, less strength lets go of the given part earlier.",
             ),
             io.Float.Input(
                 "start_percent", default=0.0, min=0.0, max=1.0, step=0.001, tooltip="Share of the run it starts at."

@@ -12,6 +12,7 @@ from ..model.geometry.packets import read_geometry
 from ..model.geometry.pointcloud import PointCloud
 from ..model.geometry.scene import add_view, view_to_paint
 from ..model.network.config import DEPTH_PATCH
+from .native.progress import steps
 from .notes import show_on_node
 from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD
 
@@ -79,6 +80,13 @@ class AddView(io.ComfyNode):
                     step=0.01,
                     tooltip="Leaves out added pixels at depth edges, which would fly between surfaces. 0 keeps all.",
                 ),
+                io.Boolean.Input(
+                    "icp",
+                    default=False,
+                    optional=True,
+                    tooltip="Moves what is added by iterative closest points over what both know (Open3D). Off: the "
+                    "camera's exact pose, which is as good for views rendered from the scene.",
+                ),
             ],
             outputs=[
                 POINT_CLOUD.Output(id="point_cloud", display_name="scene"),
@@ -90,9 +98,14 @@ class AddView(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, scene: list[PointCloud], painted: dict[str, Any], view: dict[str, Any], edge_threshold: float
+        cls,
+        scene: list[PointCloud],
+        painted: dict[str, Any],
+        view: dict[str, Any],
+        edge_threshold: float,
+        icp: bool = False,
     ) -> io.NodeOutput:
-        merged, geometry = add_view(_only(scene), painted, view, _pose(view), edge_threshold)
+        merged, geometry = add_view(_only(scene), painted, view, _pose(view), edge_threshold, icp, steps())
         added = len(merged) - len(scene[0])
         show_on_node(cls, f"{added} points added to {len(scene[0])}")
         return io.NodeOutput([merged], geometry, added)

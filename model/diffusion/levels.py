@@ -11,8 +11,8 @@ from .schedule import tilt
 MIN_DEPTH_LEVEL = 0.05  # the released sampler divides by max(t_depth, 0.05)
 # Partial conditioning, published from -5, loose, to -14, rigid. Measured (`run.py bench controls strength`): the way
 # from no effect to all of it lies between +5 and -5, and is about this logistic curve of log2_alpha.
-HALF_EFFECT_LOG2_ALPHA = {"depth": 0.86, "rgb": -0.4}  # by the modality that is given
-EFFECT_WIDTH = 1.3
+HALF_EFFECT_LOG2_ALPHA = {"depth": 0.97, "rgb": -0.4}  # by the modality that is given
+EFFECT_WIDTH = {"depth": 0.82, "rgb": 1.3}
 MAX_LOG2_ALPHA = 14.0
 
 
@@ -36,8 +36,8 @@ def given_level(clock: Tensor, strength: Tensor | float, modality: str = "depth"
     """Level of a modality that is given, while the other modality's clock stands at `clock`. Shapes (B,) -> (B,).
 
     Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock) (partial conditioning), with a
-    log2_alpha at which the given modality has about that share of its effect: the published range -5 to -14 begins at
-    0.99, half the effect is at 0.86 for given depth and at -0.4 for a given picture, and a strength near 0 is near
+    log2_alpha at which the given modality has about that share of its effect: the published range -5 to -14 lies
+    above 0.99, half the effect is at 0.97 for given depth and at -0.4 for a given picture, and a strength near 0 is near
     +14. Strength 0 means "not given", which is the caller's business.
     """
     strength = torch.as_tensor(strength, dtype=clock.dtype, device=clock.device)
@@ -47,7 +47,7 @@ def given_level(clock: Tensor, strength: Tensor | float, modality: str = "depth"
 
 def strength_to_log2_alpha(strength: Tensor, modality: str = "depth") -> Tensor:
     """The tilt of a partly given modality against the other one: where the effect's logistic curve has this height."""
-    turned = HALF_EFFECT_LOG2_ALPHA[modality] - EFFECT_WIDTH * strength.logit(eps=1e-9)
+    turned = HALF_EFFECT_LOG2_ALPHA[modality] - EFFECT_WIDTH[modality] * strength.logit(eps=1e-9)
     return turned.clamp(-MAX_LOG2_ALPHA, MAX_LOG2_ALPHA)
 
 

@@ -4,6 +4,7 @@ The pose of each view is exact, since the view was rendered from it; what a gene
 and a slow bend. All three are found where the scene is already known. Letters: B views, H rows, W columns.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,10 @@ from ..network.config import DEPTH_PATCH
 from .edges import depth_edges
 from .packets import make_geometry, read_geometry
 from .pointcloud import PointCloud, point_clouds
+from .registration import registered
 
 IGNORED = 4  # hole pixels of a 16 x 16 cell that filling mends as well as painting
+ICP_REACH = 0.05  # of the median depth
 TRUST = 0.5  # see `matching.match_locally`
 
 
@@ -64,7 +67,13 @@ def filled_from_around(values: Tensor, known: Tensor) -> Tensor:
 
 
 def add_view(
-    scene: PointCloud, painted: dict[str, Any], view: dict[str, Any], pose: Tensor, edge_threshold: float
+    scene: PointCloud,
+    painted: dict[str, Any],
+    view: dict[str, Any],
+    pose: Tensor,
+    edge_threshold: float,
+    icp: bool = False,
+    before_round: Callable[[int, int], None] = lambda index, count: None,
 ) -> tuple[PointCloud, dict[str, Any]]:
     """The scene with what a painted view adds to it, and that view's geometry in the scene's unit.
 
@@ -74,6 +83,8 @@ def add_view(
         view: packet of the same view as rendered from the scene, valid where it was known.
         pose: (4,4), the view's camera in the source camera's axes.
         edge_threshold: as for `point_clouds`.
+        icp: move what is added by the rigid motion that brings the painted view's known part onto the scene.
+        before_round: see `registration.registered`.
     """
     new, old = read_geometry(painted), read_geometry(view)
     if new.depth.shape != old.depth.shape or len(new.depth) != 1:
@@ -87,6 +98,11 @@ def add_view(
     packet = make_geometry(whole, whole.isfinite(), old.intrinsics.cpu(), new.image)
     added = whole.isfinite() & known.isnan() & ~depth_edges(whole, whole.isfinite(), edge_threshold)
     fresh = make_geometry(whole, added, old.intrinsics.cpu(), new.image)
+    if icp:
+        overlap = known.isfinite() & depth.isfinite()
+        parts = (make_geometry(part, overlap, old.intrinsics.cpu(), new.image) for part in (depth, known))
+        moving, fixed = (point_clouds(part, edge_threshold=edge_threshold)[0].points for part in parts)
+        pose = pose.cpu() @ registered(moving, fixed, ICP_REACH * float(known.nanmedian()), before_round)
     cloud = moved_cloud(point_clouds(fresh, edge_threshold=0.0, normals=scene.normals is not None)[0], pose)
     return joined(scene, cloud), packet
 

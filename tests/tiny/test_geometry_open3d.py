@@ -6,6 +6,10 @@ import torch
 from modality_forcing.model.geometry import camera, files, packets
 from modality_forcing.model.geometry.mesh import grid_meshes, poisson_mesh
 from modality_forcing.model.geometry.pointcloud import PointCloud, point_clouds, remove_outliers
+from modality_forcing.model.geometry.pose import camera_pose
+from modality_forcing.model.geometry.registration import ROUNDS, registered
+from modality_forcing.model.geometry.render import render_views
+from modality_forcing.model.geometry.scene import add_view, moved_cloud
 
 open3d = pytest.importorskip("open3d", exc_type=ImportError)
 WIDTH, HEIGHT = 64, 48
@@ -89,3 +93,32 @@ def test_points_that_open3d_cannot_take_are_refused():
         np.concatenate((points, broken["nan"])), np.zeros((100, 3), np.uint8), np.ones(100), np.tile(facing, (2, 1))
     )
     assert len(poisson_mesh(some, depth=5).faces) > 100
+
+
+def test_icp_finds_a_small_motion_in_rounds_that_can_be_stopped(packet):
+    (cloud,) = point_clouds(packet)
+    motion = camera_pose(right=0.03, up=-0.02, yaw_deg=1.0)
+    seen = []
+    found = registered(cloud.points, moved_cloud(cloud, motion).points, 0.2, lambda *at: seen.append(at))
+    assert torch.allclose(found, motion, atol=2e-3)
+    assert seen == [(i, ROUNDS) for i in range(len(seen))] and seen
+
+    def stop(index, _count):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        registered(cloud.points, cloud.points, 0.2, stop)
+    assert torch.equal(registered(cloud.points[:9], cloud.points, 0.2), torch.eye(4))
+
+
+def test_icp_leaves_a_perfect_view_where_it_is(packet):
+    (cloud,) = point_clouds(packet, edge_threshold=0.1)
+    pose = camera_pose(right=0.4, yaw_deg=-5)
+    seen = render_views([cloud], pose[None], K, WIDTH, HEIGHT)
+    view = packets.make_geometry(seen.depth, ~seen.hole, K, seen.image)
+    depth = torch.where(seen.hole, 5.0, seen.depth)
+    painted = packets.make_geometry(depth, None, K, seen.image)
+    plain, _ = add_view(cloud, painted, view, pose, 0.0)
+    refined, _ = add_view(cloud, painted, view, pose, 0.0, icp=True)
+    assert len(refined) > len(cloud)
+    np.testing.assert_allclose(refined.points[-100:].mean(0), plain.points[-100:].mean(0), atol=0.02)

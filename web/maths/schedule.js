@@ -2,8 +2,8 @@
 // Levels run from t = 1 (noise) to t = 0 (clean).
 
 export const LIMIT = 14; // of the log2_alpha input
-const HALF_EFFECT = { depth: 0.86, rgb: -0.4 }; // log2_alpha of the given modality at strength 0.5
-const EFFECT_WIDTH = 1.3; // of the logistic curve of its effect
+const HALF_EFFECT = { depth: 0.97, rgb: -0.4 }; // log2_alpha of the given modality at strength 0.5
+const EFFECT_WIDTH = { depth: 0.82, rgb: 1.3 }; // of the logistic curve of its effect
 
 export function shift(u, mu) {
     if (u <= 0) return 0;
@@ -30,7 +30,7 @@ export function baseLevels(steps, mu) {
 
 export function givenLevel(clock, strength, given = "depth") {
     if (strength >= 1) return 0;
-    const log2Alpha = HALF_EFFECT[given] - EFFECT_WIDTH * Math.log(strength / (1 - strength));
+    const log2Alpha = HALF_EFFECT[given] - EFFECT_WIDTH[given] * Math.log(strength / (1 - strength));
     return tilt(clock, Math.min(LIMIT, Math.max(-LIMIT, log2Alpha)));
 }
 

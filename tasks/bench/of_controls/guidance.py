@@ -42,7 +42,7 @@ def rows(small: Small) -> Iterator[Row]:
     estimate = small.estimator(ESTIMATE_STEPS)
     noise = estimate.noise(COUNT, small.side, small.side)
     for setting in SETTINGS:
-        rgb, codes, passes = _sample(small, texts, setting)
+        rgb, codes, passes = sample(small, texts, setting)
         picture = small.vae.decode(rgb).movedim(1, -1).clamp(0, 1)
         seen, made = depth_of(estimate(picture, noise)), depth_of(codes.clamp(0.01, MAX_CODE))
         everywhere = torch.ones_like(made, dtype=torch.bool)
@@ -53,11 +53,14 @@ def rows(small: Small) -> Iterator[Row]:
 
 
 @torch.inference_mode()
-def _sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tuple[Tensor, Tensor, int]:
-    """Euler on both clocks; clean RGB and depth latents, and how often the network ran on the batch."""
-    cells = small.side // 16
+def sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tuple[Tensor, Tensor, int]:
+    """Euler on both clocks; clean RGB and depth latents, and how often the network ran on the batch.
+
+    texts: (B,L,C) of the captions and as many of the empty one.
+    """
+    count, cells = len(texts[0]), small.side // 16
     generator = torch.Generator().manual_seed(0)
-    shapes = ((COUNT, channels, cells, cells) for channels in (RGB_CHANNELS, DEPTH_CHANNELS) * 2)
+    shapes = ((count, channels, cells, cells) for channels in (RGB_CHANNELS, DEPTH_CHANNELS) * 2)
     rgb, depth, no_rgb, no_depth = (torch.randn(shape, generator=generator) for shape in shapes)
     t_rgb = base_levels(STEPS)
     t_depth = tilt(t_rgb.double(), setting.log2_alpha).float()
@@ -67,7 +70,7 @@ def _sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tup
         nonlocal passes
         passes += 1
         picture, map_, *levels = state
-        return small.module(picture, map_, text, *(level.expand(COUNT) for level in levels))
+        return small.module(picture, map_, text, *(level.expand(count) for level in levels))
 
     one = torch.ones(())
     for i in range(STEPS):
@@ -85,5 +88,5 @@ def _sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tup
             for m, (cfg, follow) in enumerate(weights)
         )
         rgb = rgb + (t_rgb[i + 1] - t_rgb[i]) * velocity
-        depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, clean, t_depth[i].expand(COUNT))
+        depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, clean, t_depth[i].expand(count))
     return rgb, depth, passes

@@ -1,9 +1,11 @@
-"""A scene that grows by three moves: what was painted into the holes, against the true scene."""
+"""A scene that grows by three moves: what was painted into the holes, and the merged cloud, against the true scene."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from ....model.depth.codec import encode, patchify
@@ -13,7 +15,7 @@ from ....model.geometry.packets import make_geometry
 from ....model.geometry.pointcloud import PointCloud, point_clouds
 from ....model.geometry.pose import camera_pose
 from ....model.geometry.render import render_views
-from ....model.geometry.scene import ViewToPaint, add_view, filled_from_around, view_to_paint
+from ....model.geometry.scene import ViewToPaint, add_view, filled_from_around, moved_cloud, view_to_paint
 from ....model.scenes import Views
 from ...small_model.held_out import held_out, held_out_views
 from ...workflows.settings import CRACKS, EDGE, GUIDANCE
@@ -25,28 +27,67 @@ MOVES = [{"right": 0.25 * i, "yaw_deg": -5.0 * i} for i in (1, 2, 3)]  # metres 
 
 @dataclass
 class Walk:
-    """Errors of the holes' pixels, over all scenes of one move."""
+    """Errors over all scenes of one move: of the holes' pixels, of points against the true surface, and at seams."""
 
-    painted: list[Tensor]
-    continued: list[Tensor]
-    holes: list[float]
+    painted: list[Tensor] = field(default_factory=list)
+    continued: list[Tensor] = field(default_factory=list)
+    added: list[np.ndarray] = field(default_factory=list)
+    by_icp: list[np.ndarray] = field(default_factory=list)
+    seam: list[Tensor] = field(default_factory=list)
+    inside: list[Tensor] = field(default_factory=list)
+    holes: list[float] = field(default_factory=list)
+
+    def percent(self, name: str) -> float:
+        values = [torch.as_tensor(part) for part in getattr(self, name)]
+        return 100 * float(torch.cat(values).mean())
 
 
 def rows(small: Small) -> Iterator[Row]:
     """The first view is the true one; each move renders, paints and adds. Beside it: holes continued from around."""
-    walks = [Walk([], [], []) for _ in MOVES]
+    walks = [Walk() for _ in MOVES]
+    merged: list[np.ndarray] = []
     for index in range(COUNT):
         poses = torch.stack([torch.eye(4), *(camera_pose(**move) for move in MOVES)])
         true = held_out_views(FIRST + index, poses)
-        _walk(small, true, poses, held_out(1, FIRST + index).captions[0], walks)
+        surface = _surface(true, poses)
+        caption = held_out(1, FIRST + index).captions[0]
+        merged.append(_off(_walk(small, true, poses, caption, walks, surface), surface))
     for number, walk in enumerate(walks, 1):
-        painted, continued = (100 * float(torch.cat(values).mean()) for values in (walk.painted, walk.continued))
         holes = 100 * sum(walk.holes) / COUNT
-        figures = f"holes {holes:.0f} % of the view; error in them {painted:.1f} % painted, {continued:.1f} % continued"
-        yield Row("scene", f"move {number} of 3, {COUNT} scenes", figures)
+        pixels = f"error in them {walk.percent('painted'):.1f} % painted, {walk.percent('continued'):.1f} % continued"
+        points = f"added points off by {walk.percent('added'):.2f} %, by ICP {walk.percent('by_icp'):.2f} %"
+        seams = (
+            f"steps off by {walk.percent('seam'):.1f} % at the holes' borders, {walk.percent('inside'):.1f} % in them"
+        )
+        yield Row(
+            "scene",
+            f"move {number} of 3, {COUNT} scenes",
+            f"holes {holes:.0f} % of the view; {pixels}; {points}; {seams}",
+        )
+    off = 100 * np.concatenate(merged)
+    yield Row(
+        "scene",
+        "merged cloud of three moves",
+        f"off by {off.mean():.2f} %, 95 % of it within {np.quantile(off, 0.95):.1f} %",
+    )
 
 
-def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Walk]) -> None:
+def _surface(true: Views, poses: Tensor) -> PointCloud:
+    """All that the cameras of the walk truly see, in the first one's axes."""
+    clouds = [
+        moved_cloud(point_clouds(make_geometry(depth[None], valid[None], true.intrinsics))[0], pose)
+        for depth, valid, pose in zip(true.depth, true.valid, poses, strict=True)
+    ]
+    return PointCloud(*(np.concatenate([getattr(c, n) for c in clouds]) for n in ("points", "colors", "spacing")))
+
+
+def _off(cloud: PointCloud, surface: PointCloud) -> np.ndarray:
+    """(N,) distance of points from the true surface's nearest point, beyond its spacing, over that from the camera."""
+    away, nearest = cKDTree(surface.points).query(cloud.points)
+    return np.maximum(away - surface.spacing[nearest], 0) / np.linalg.norm(cloud.points, axis=1)
+
+
+def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Walk], surface: PointCloud) -> PointCloud:
     first = make_geometry(true.depth[:1], true.valid[:1], true.intrinsics, true.rgb[:1].movedim(1, -1))
     scene: PointCloud = point_clouds(first, edge_threshold=EDGE)[0]
     for number, walk in enumerate(walks, 1):
@@ -56,13 +97,31 @@ def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Wa
         ready = view_to_paint(seen.image, seen.depth, ~seen.hole)
         image, depth = paint(small, ready, caption)
         painted = make_geometry(depth, None, true.intrinsics, image)
+        before = len(scene)
+        registered, _ = add_view(scene, painted, view, pose, EDGE, icp=True)
         scene, whole = add_view(scene, painted, view, pose, EDGE)
+        for values, cloud in ((walk.added, scene), (walk.by_icp, registered)):
+            values.append(_off(cloud.select(slice(before, None)), surface))
         truth, hole = true.depth[number], seen.hole[0] & true.valid[number]
         around = filled_from_around(seen.depth.log()[..., None], ~seen.hole)[0, ..., 0].exp()
         walk.holes.append(float(seen.hole.float().mean()))
         for values, got in ((walk.painted, whole["depth"][0]), (walk.continued, around)):
             off = ((got - truth).abs() / truth)[hole]
             values.append(off[off.isfinite()])
+        for values, off in zip((walk.seam, walk.inside), _steps(whole["depth"][0], truth, seen.hole[0]), strict=True):
+            values.append(off)
+    return scene
+
+
+def _steps(depth: Tensor, truth: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
+    """How far steps of log depth between neighbours are from the true ones: at holes' borders, and inside holes."""
+    found = []
+    for axis in (0, 1):
+        off = (depth.log().diff(dim=axis) - truth.log().diff(dim=axis)).abs()
+        both = hole.unfold(axis, 2, 1).sum(-1)
+        found.append([off[(both == count) & off.isfinite()] for count in (1, 2)])
+    border, inside = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return border, inside
 
 
 @torch.inference_mode()

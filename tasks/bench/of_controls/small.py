@@ -52,19 +52,23 @@ class Small:
         """Held-out scenes of the kinds that the model was trained on."""
         return held_out(count, first, side or self.side)
 
-    def estimator(self, steps: int, seed: int = 0, hook: Hook | None = None) -> "Estimate":
-        return Estimate(self, steps, seed, hook)
+    def estimator(self, steps: int, seed: int = 0, hook: Hook | None = None, least: float = 0.0) -> "Estimate":
+        return Estimate(self, steps, seed, hook, least=least)
 
 
 @dataclass
 class Estimate:
-    """A `model.depth.estimate.Estimator`: Euler steps on the image given clean. hook: (clean codes, level) -> codes."""
+    """A `model.depth.estimate.Estimator`: Euler steps on the image, given at its noise level `least`.
+
+    hook: (clean codes, level) -> codes.
+    """
 
     small: Small
     steps: int
     seed: int
     hook: Hook | None = None
     calls: int = 0  # pictures estimated so far
+    least: float = 0.0
 
     def noise(self, count: int, height: int, width: int) -> Tensor:
         shape = (count, DEPTH_CHANNELS, height // DEPTH_PATCH, width // DEPTH_PATCH)
@@ -73,14 +77,17 @@ class Estimate:
     @torch.inference_mode()
     def __call__(self, pictures: Tensor, noise: Tensor, start: Tensor | None = None, denoise: float = 1.0) -> Tensor:
         rgb = self.small.vae.encode(pictures.movedim(-1, 1))
-        count = len(rgb)
+        count, given = len(rgb), torch.full((len(rgb),), self.least)
+        if self.least:
+            eps = torch.randn(rgb.shape, generator=torch.Generator().manual_seed(self.seed + 1))
+            rgb = add_noise(rgb, eps, given)
         self.calls += count
         empty = self.small.words.encode([""]).expand(count, -1, -1)
         t = base_levels(self.steps)[-(max(1, round(self.steps * denoise)) + 1) :]
         x = noise if start is None else add_noise(start, noise, t[0])
         for now, after in zip(t[:-1], t[1:], strict=True):
             level = now.expand(count)
-            clean = self.small.module(rgb, x, empty, torch.zeros(count), level)[1]
+            clean = self.small.module(rgb, x, empty, given, level)[1]
             if self.hook:
                 clean = self.hook(clean, float(now))
             x = x + (after - now) * depth_velocity(x, clean, level)

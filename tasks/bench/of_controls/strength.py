@@ -14,13 +14,13 @@ from ....model.diffusion.levels import add_noise, depth_velocity, strength_to_lo
 from ....model.diffusion.schedule import base_levels, tilt
 from ....model.geometry.edges import depth_edges
 from ....model.scenes import SceneBatch
-from .small import MAX_CODE, Row, Small, abs_rel, depth_of
+from .small import MAX_CODE, Row, Small, abs_rel, blocks, depth_of
 
 COUNT, FIRST, STEPS, CFG, ESTIMATE_STEPS = 24, 5000, 20, 3.0, 4
 TILTS = (10.0, 4.0, 2.0, 0.0, -2.0, -5.0, -14.0)
 STRENGTHS = (0.25, 0.5, 0.75)
 SOFTNESSES = (0.25, 0.5, 1.0)
-NOISE_LEVELS = (0.02, 0.05, 0.1)
+NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2)
 CLEAN = float("-inf")  # log2_alpha of a modality that is given clean
 EDGE, AROUND = 0.15, 5  # what counts as an edge of the given depth, and pixels around it that count too
 FINE_PX = 4.0  # standard deviation: what is finer than this is detail
@@ -44,30 +44,33 @@ class Case:
         texts = small.words.encode(scenes.captions), small.words.encode([""]).expand(COUNT, -1, -1)
         return cls(small, scenes, depth, small.vae.encode(scenes.rgb), texts)
 
-    def picture(self, depth: Tensor, log2_alpha: float | None, least: float = 0.0) -> "Picture":
+    def picture(self, depth: Tensor, log2_alpha: float | None) -> "Picture":
         """Made from depth codes given at a tilt; None: not given."""
-        made = self._sample(depth, "depth", log2_alpha, least)
-        picture = self.small.vae.decode(made).movedim(1, -1).clamp(0, 1)
-        estimate = self.small.estimator(ESTIMATE_STEPS)
-        seen = depth_of(estimate(picture, estimate.noise(COUNT, self.small.side, self.small.side)))
-        return Picture(picture, seen, abs_rel(seen, self.scenes))
+        made = self._sample(depth, "depth", log2_alpha)
+        return self.seen(self.small.vae.decode(made).movedim(1, -1).clamp(0, 1))
 
-    def depth_error(self, log2_alpha: float | None, least: float = 0.0) -> float:
+    def seen(self, picture: Tensor, least: float = 0.0) -> "Picture":
+        """What depth the model sees in pictures (B,H,W,3) that are given at noise level `least`."""
+        estimate = self.small.estimator(ESTIMATE_STEPS, least=least)
+        depth = depth_of(estimate(picture, estimate.noise(COUNT, self.small.side, self.small.side)))
+        return Picture(picture, depth, abs_rel(depth, self.scenes))
+
+    def depth_error(self, log2_alpha: float | None) -> float:
         """Of depth made for the true picture, given at a tilt; None: not given. Percent."""
-        made = self._sample(self.rgb, "rgb", log2_alpha, least)
+        made = self._sample(self.rgb, "rgb", log2_alpha)
         return abs_rel(depth_of(made.clamp(0.01, MAX_CODE)), self.scenes)
 
     @torch.inference_mode()
-    def _sample(self, given: Tensor, modality: str, log2_alpha: float | None, least: float) -> Tensor:
+    def _sample(self, given: Tensor, modality: str, log2_alpha: float | None) -> Tensor:
         """Euler on the other modality, guided where it is the picture; the other modality's clean latent."""
         noise = torch.randn(COUNT, 384, *given.shape[-2:], generator=torch.Generator().manual_seed(0))
         rgb, depth = noise.split([128, 256], dim=1)
         eps = rgb if modality == "rgb" else depth
         t = base_levels(STEPS)
         for now, after in zip(t[:-1], t[1:], strict=True):
-            level = torch.tensor(1.0 if log2_alpha is None else least)
+            level = torch.full((), 1.0 if log2_alpha is None else 0.0)
             if log2_alpha is not None and log2_alpha > CLEAN:
-                level = tilt(now, log2_alpha).clamp_min(least)
+                level = tilt(now, log2_alpha)
             seen = add_noise(given, eps, level[None])
             pair = (seen, depth) if modality == "rgb" else (rgb, seen)
             levels = [x.expand(COUNT) for x in ((level, now) if modality == "rgb" else (now, level))]
@@ -122,8 +125,11 @@ def rows(small: Small) -> Iterator[Row]:
     for softness in SOFTNESSES:
         made = case.picture(softened(case.depth, softness), CLEAN)
         yield Row("softness", f"depth, softness {softness:g}", figures(made))
-    for level in NOISE_LEVELS:
-        yield Row("noise_level", f"depth, {level:g}", figures(case.picture(case.depth, CLEAN, level)))
+    pictures = {"the made picture": ends["clean"].picture, "the true picture": case.scenes.rgb.movedim(1, -1)}
+    for name, picture in pictures.items():
+        found = ((level, case.seen(picture, level)) for level in (0.0, *NOISE_LEVELS))
+        errors = ", ".join(f"{level:g}: {made.error:.2f} % (blocks {blocks(made.seen):.2f})" for level, made in found)
+        yield Row("noise_level", f"depth of {name}", errors)
     yield from _picture_given(case)
 
 
@@ -134,8 +140,6 @@ def _picture_given(case: Case) -> Iterator[Row]:
         error = case.depth_error(log2_alpha)
         share = (absent - error) / (absent - clean)
         yield Row("strength", f"picture, {name}", f"error {error:.1f} %, effect {share:.2f}")
-    for level in NOISE_LEVELS:
-        yield Row("noise_level", f"picture, {level:g}", f"error {case.depth_error(CLEAN, level):.2f} %")
 
 
 def _dial(modality: str) -> list[tuple[str, float]]:

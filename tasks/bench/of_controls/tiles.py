@@ -1,4 +1,4 @@
-"""Pictures of twice the trained size: as a whole, enlarged from the trained size, and in tiles."""
+"""Pictures of twice the trained size: as a whole, enlarged from the trained size, and in tiles; made and given."""
 
 from collections.abc import Iterator
 
@@ -6,18 +6,26 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
+from ....model.depth.alignment import evaluate
+from ....model.depth.enlarging import resize_codes
+from ....model.depth.joint_tiles import in_tiles
 from ....model.depth.matching import matched
 from ....model.depth.tiles import tiled, whole
+from ....model.diffusion.levels import add_noise, depth_velocity
+from ....model.diffusion.schedule import base_levels
 from ....model.geometry.edges import depth_edges
 from ....model.network.config import DEPTH_PATCH
 from ....model.resize import fitted_size, resize_images
 from ....model.scenes import SceneBatch
 from ... import ROOT
-from .small import Row, Small, depth_of, metric_error
+from .guidance import Setting, sample
+from .small import MAX_CODE, Row, Small, blocks, depth_of, metric_error
 
 COUNT, FIRST, STEPS = 8, 5000, 4
 SETTINGS = ((2, 0.25), (2, 0.5), (4, 0.25))  # the tile over the overlap; denoise
+MADE_STEPS, DENOISE, GUIDED = 20, 0.5, 3.0  # of the second pass; the picture's guidance
 EDGE, AROUND = 0.15, 7  # what counts as near an edge of the true depth, pixels
 PHOTO = ROOT.parent / "shared" / "assets" / "rgbd" / "lingbot_0"
 
@@ -37,35 +45,118 @@ def rows(small: Small) -> Iterator[Row]:
         depth, _ = tiled(small.estimator(STEPS), pictures, small.side, overlap, denoise)
         figures = f"{_errors(depth, scenes)}, seams {_seams(depth, small.side, overlap):.2f}"
         yield Row("tiles", f"tiles of {small.side}, overlap {overlap}, denoise {denoise:g}", figures)
+    depth, overlap = within_steps(small, pictures, STEPS), small.side // 2
+    figures = f"{_errors(depth, scenes)}, seams {_seams(depth, small.side, overlap):.2f}"
+    yield Row("tiles", f"tiles of {small.side} within each step, overlap {overlap}", figures)
     if PHOTO.is_dir():
-        yield _photo(small, side)
+        yield from _photo(small, side)
+    yield from _second_pass(small)
 
 
-def _photo(small: Small, side: int) -> Row:
+def _second_pass(small: Small) -> Iterator[Row]:
+    """Made at the trained size, enlarged, and refined by a second pass, at once and in tiles."""
+    scenes = small.scenes(COUNT, FIRST)
+    texts = small.words.encode(scenes.captions), small.words.encode([""]).expand(COUNT, -1, -1)
+    rgb, codes, _ = sample(small, texts, Setting(0.0, rgb_cfg=GUIDED))
+    cells = 2 * rgb.shape[-1]
+    larger = F.interpolate(rgb, scale_factor=2, mode="bicubic"), resize_codes(codes.clamp(0.01, MAX_CODE), cells, cells)
+    tile, overlap = small.side // DEPTH_PATCH, small.side // DEPTH_PATCH // 2
+    runs = {
+        "enlarged": larger,
+        "at once": refined(small, texts, larger, cells, 0),
+        "in tiles": refined(small, texts, larger, tile, overlap),
+        "in tiles, reference": refined(small, texts, larger, tile, overlap, depth_of(larger[1])),
+    }
+    for name, (rgb, codes) in runs.items():
+        picture, made = small.vae.decode(rgb).movedim(1, -1).clamp(0, 1), depth_of(codes.clamp(0.01, MAX_CODE))
+        seen = torch.cat([whole(small.estimator(STEPS), one[None], small.side) for one in picture])
+        everywhere = torch.ones_like(made, dtype=torch.bool)
+        off = 100 * float(evaluate(made, seen, everywhere, seen.isfinite()).abs_rel.mean())
+        pixels = overlap * DEPTH_PATCH
+        steps = _seams(made, small.side, pixels), _steps_at(picture.mean(-1), small.side, pixels)
+        seams = f"seams {steps[0]:.2f}, in the picture {steps[1]:.2f}"
+        yield Row("tiles", f"second pass x 2, {name}", f"disagreement {off:.1f} %, blocks {blocks(made):.2f}, {seams}")
+
+
+@torch.inference_mode()
+def refined(
+    small: Small,
+    texts: tuple[Tensor, Tensor],
+    start: tuple[Tensor, Tensor],
+    tile: int,
+    overlap: int,
+    reference: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """A second pass from RGB and depth latents (B,·,h,w), the picture guided; in tiles of cells."""
+    count, (h, w) = len(start[0]), start[0].shape[-2:]
+    t = base_levels(MADE_STEPS)[-(round(MADE_STEPS * DENOISE) + 1) :]
+    generator = torch.Generator().manual_seed(1)
+    rgb, depth = (add_noise(x, torch.randn(x.shape, generator=generator), t[:1]) for x in start)
+    for now, after in zip(t[:-1], t[1:], strict=True):
+        level = now.expand(count)
+
+        def predict(rows: slice, columns: slice, rgb=rgb, depth=depth, now=now, level=level) -> tuple[Tensor, Tensor]:
+            state = rgb[..., rows, columns], depth[..., rows, columns]
+            (v, clean), (u, _) = (small.module(*state, text, level, level) for text in texts)
+            return state[0] - now * (u + GUIDED * (v - u)), clean
+
+        clean_rgb, clean = in_tiles(predict, h, w, tile, overlap, reference)
+        rgb = rgb + (after - now) * (rgb - clean_rgb) / now
+        depth = depth + (after - now) * depth_velocity(depth, clean, level)
+    return rgb, depth
+
+
+@torch.inference_mode()
+def within_steps(small: Small, pictures: Tensor, steps: int) -> Tensor:
+    """Depth (B,H,W) of pictures (B,H,W,3), each step made in tiles at the scale of the whole."""
+    reference = torch.cat([whole(small.estimator(steps), picture[None], small.side) for picture in pictures])
+    rgb = small.vae.encode(pictures.movedim(-1, 1))
+    count, (h, w) = len(rgb), rgb.shape[-2:]
+    x = small.estimator(steps).noise(count, h * DEPTH_PATCH, w * DEPTH_PATCH)
+    text, zero = small.words.encode([""]).expand(count, -1, -1), torch.zeros(count)
+    t = base_levels(steps)
+    for now, after in zip(t[:-1], t[1:], strict=True):
+        level = now.expand(count)
+
+        def predict(rows: slice, columns: slice, x=x, level=level) -> tuple[Tensor, Tensor]:
+            return small.module(rgb[..., rows, columns], x[..., rows, columns], text, zero, level)
+
+        _, clean = in_tiles(predict, h, w, small.side // 16, small.side // 32, reference)
+        x = x + (after - now) * depth_velocity(x, clean, level)
+    return depth_of(x.clamp(0.01, MAX_CODE))
+
+
+def _photo(small: Small, side: int) -> Iterator[Row]:
     with Image.open(next(PHOTO.glob("*rgb*"))) as image:
         picture = torch.from_numpy(np.asarray(image.convert("RGB")).astype(np.float32) / 255)[None]
     picture = resize_images(picture, *fitted_size(picture.shape[2], picture.shape[1], 2 * side))
     overlap = small.side // 2
-    depth, _ = tiled(small.estimator(STEPS), picture, small.side, overlap, 0.25)
-    size = f"{picture.shape[2]} x {picture.shape[1]}"
-    return Row(
-        "tiles", f"real photograph of {size}, overlap {overlap}", f"seams {_seams(depth, small.side, overlap):.2f}"
-    )
+    ways = {
+        f"overlap {overlap}": tiled(small.estimator(STEPS), picture, small.side, overlap, 0.25)[0],
+        "within each step": within_steps(small, picture, STEPS),
+    }
+    for name, depth in ways.items():
+        size = f"{picture.shape[2]} x {picture.shape[1]}"
+        yield Row("tiles", f"real photograph of {size}, {name}", f"seams {_seams(depth, small.side, overlap):.2f}")
 
 
 def _errors(depth: Tensor, scenes: SceneBatch) -> str:
     truth = torch.where(scenes.valid, scenes.depth, torch.nan)
     fitted = matched(depth, truth)
     edges = depth_edges(scenes.depth, scenes.valid, EDGE)[:, None].float()
-    near = torch.nn.functional.max_pool2d(edges, AROUND, 1, AROUND // 2)[:, 0] > 0
+    near = F.max_pool2d(edges, AROUND, 1, AROUND // 2)[:, 0] > 0
     everywhere, at_edges = (metric_error(fitted, truth, scenes.valid & where) for where in (torch.tensor(True), near))
     return f"error {everywhere:.2f} %, near edges {at_edges:.2f} %"
 
 
 def _seams(depth: Tensor, tile: int, overlap: int) -> float:
-    """Mean step of log depth where a tile begins or ends, over that at other borders of patches; 1 is no seam."""
+    return _steps_at(depth.log(), tile, overlap)
+
+
+def _steps_at(values: Tensor, tile: int, overlap: int) -> float:
+    """Mean step where a tile begins or ends, over that at other borders of patches; 1 is no seam."""
     found = []
-    for steps in (depth.log().diff(dim=2), depth.log().diff(dim=1).transpose(1, 2)):
+    for steps in (values.diff(dim=2), values.diff(dim=1).transpose(1, 2)):
         length = steps.shape[2] + 1
         starts = {*range(0, length - tile, tile - overlap), length - tile}
         borders = {start for start in starts if start} | {start + tile for start in starts if start + tile < length}

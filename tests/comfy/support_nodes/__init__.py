@@ -113,6 +113,27 @@ class PartialLoad(io.ComfyNode):
         return io.NodeOutput({"samples": torch.cat(results)})
 
 
+class LowMemory(io.ComfyNode):
+    """Leaves almost all weights where they are until they are used, as core does on a small card."""
+
+    @classmethod
+    def define_schema(cls):
+        return _schema("TestLowMemory", [io.Model.Input("model")], [io.Model.Output(id="low")])
+
+    @classmethod
+    def execute(cls, model):
+        def lower(executor, guider, *args, **kwargs):
+            patcher = guider.model_patcher
+            patcher.partially_unload(patcher.offload_device, patcher.model_size())
+            if not any(getattr(m, "comfy_cast_weights", False) for m in patcher.model.modules()):
+                raise RuntimeError("no layer was left to be loaded when it is used")
+            return executor(guider, *args, **kwargs)
+
+        model = model.clone()
+        model.add_wrapper(comfy.patcher_extension.WrappersMP.SAMPLER_SAMPLE, lower)
+        return io.NodeOutput(model)
+
+
 class CountPasses(io.ComfyNode):
     """Writes a line for each call of the network: how many rows its batch has, and the largest side of its grid."""
 
@@ -226,6 +247,7 @@ class TestExtension(ComfyExtension):
             SaveImage,
             PartialLoad,
             CountPasses,
+            LowMemory,
             GaussianModel,
             AttentionPatches,
             ControlNet,
