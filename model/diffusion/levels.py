@@ -37,7 +37,7 @@ def given_level(clock: Tensor, strength: Tensor | float, modality: str = "depth"
 
     Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock) (partial conditioning), with a
     log2_alpha at which the given modality has about that share of its effect: the published range -5 to -14 lies
-    above 0.99, half the effect is at 0.97 for given depth and at -0.4 for a given picture, and a strength near 0 is near
+    above 0.99, half the effect is at 0.97 for given depth and at -0.4 for a given picture, a strength near 0 is near
     +14. Strength 0 means "not given", which is the caller's business.
     """
     strength = torch.as_tensor(strength, dtype=clock.dtype, device=clock.device)
