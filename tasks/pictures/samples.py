@@ -24,7 +24,7 @@ from ...model.network.checkpoint import load_transformer
 from ...model.resize import resize_images
 from .. import ROOT, SMALL_MODEL
 from ..small_model.held_out import held_out
-from ..workflows.settings import CRACKS, EDGE, FAR, GUIDANCE, SIDE, SIDE_VIEW, STEPS
+from ..workflows.settings import CRACKS, DEPTH_GUIDANCE, EDGE, FAR, IMAGE_GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 SHEET = ROOT / "docs" / "small_model.jpg"
 COUNT = 8
@@ -48,7 +48,8 @@ def rows() -> tuple[list[str], dict[str, Tensor]]:
         words.encode([""]),
         steps=STEPS,
         mode="joint",
-        cfg=GUIDANCE,
+        cfg=IMAGE_GUIDANCE,
+        depth_cfg=DEPTH_GUIDANCE,
         log2_alpha=LOG2_ALPHA,
     )
     image = codec.decode(latent).clamp(0, 1).movedim(1, -1)

@@ -28,16 +28,15 @@ from ...model.training.evaluation import (
     own_estimator,
     table,
 )
-from ...model.training.losses import LatentBatch
 from ...model.training.samples import HeldOut
 from .. import SMALL_MODEL
-from ..workflows.settings import GUIDANCE, SIDE
+from ..workflows.settings import DEPTH_GUIDANCE, DEPTH_STEPS, GUIDANCE, IMAGE_GUIDANCE, SIDE
 from ..workflows.settings import STEPS as SAMPLING_STEPS
 from .family import COMPARED, CONFIGS, HEADS, runs
 
-LOG2_ALPHAS, DEPTH_GUIDANCES = (5.0, 0.0, -2.0), (1.0, 2.0)  # the orders that "Which Comes First" offers
-STEPS, RUNS = (2, 10), 4
-HELD_OUT, GENERATED = 128, 32  # scenes; those of them that are made for the consistency tables
+LOG2_ALPHAS = (5.0, 0.0, -2.0)  # the orders that "Which Comes First" offers
+STEPS, RUNS = (2, DEPTH_STEPS), 4
+HELD_OUT, GENERATED = 128, 24  # scenes; those of them that are made for the consistency tables
 SHIPPED = f"small_post_{SIDE}.toml"  # its last step
 CARD = SMALL_MODEL.parent / "README.md"
 BEGIN, END = "<!-- python run.py small_model report shipped -->", "<!-- end of the report -->"
@@ -71,26 +70,22 @@ class Bench:
             load_transformer(file), teacher, self.held_out.batches, channels=self.encoding.codecs.channels
         )
 
-    def joint(self, file: Path) -> list[tuple[float, list[Row]]]:
-        """Of joint samples: the guidance of depth, and a row for each log2_alpha."""
-        module, some, options = self._sampling(file)
-        options["max_code"] = self.config.evaluation.max_code
-        return [
-            (cfg, joint_consistency(module, some, log2_alphas=LOG2_ALPHAS, depth_cfg=cfg, **options))
-            for cfg in DEPTH_GUIDANCES
-        ]
+    def joint(self, file: Path) -> list[Row]:
+        """Of joint samples over log2_alpha."""
+        given, options = self._sampling(file)
+        options |= {"cfg": IMAGE_GUIDANCE, "depth_cfg": DEPTH_GUIDANCE, "max_code": self.config.evaluation.max_code}
+        return joint_consistency(*given, LOG2_ALPHAS, **options)
 
     def depth_to_image(self, file: Path) -> list[Row]:
-        module, some, options = self._sampling(file)
-        return depth_to_image_consistency(module, some, **options)
+        given, options = self._sampling(file)
+        return depth_to_image_consistency(*given, cfg=GUIDANCE, **options)
 
-    def _sampling(self, file: Path) -> tuple[nn.Module, list[LatentBatch], dict]:
-        """The model, the samples that it makes and what both measures take."""
+    def _sampling(self, file: Path) -> tuple[tuple, dict]:
+        """What both measures take: the model, samples to make, its own image -> depth; and options."""
         module = load_transformer(file)
         estimator = own_estimator(module, STEPS[0], max_code=self.config.evaluation.max_code)
-        null = self.encoding.null_text
-        options = {"estimator": estimator, "steps": SAMPLING_STEPS, "cfg": GUIDANCE, "null_context": null}
-        return module, self._some(GENERATED), options
+        options = {"steps": SAMPLING_STEPS, "null_context": self.encoding.null_text}
+        return (module, self._some(GENERATED), estimator), options
 
     def _some(self, count: int) -> list:
         """The first samples, with depth capped as the model knows it."""
@@ -127,22 +122,16 @@ def family(bench: Bench) -> str:
 
 
 def shipped(bench: Bench, file: Path) -> str:
-    """What the shipped model does."""
+    """What the shipped model does, at the settings of the workflows."""
     depth = table(bench.image_to_depth(file, STEPS, runs=RUNS, baselines=True))
-    guided = bench.joint(file)
-    cells = [
-        [f"{cfg:g}", *(f"{100 * row.abs_rel:.1f} / {100 * row.delta1:.1f} / {row.blocks:.2f}" for row in rows[:-1])]
-        for cfg, rows in guided
-    ]
-    joint = _markdown(("guidance of depth", *(f"log2_alpha {a:g}" for a in LOG2_ALPHAS)), cells)
-    other = guided[0][1][-1]
     height, width = bench.held_out.sizes[0]
+    how = f"{GENERATED} captions, {SAMPLING_STEPS} Euler steps, mu {DEFAULT_MU}"
     return (
         f"### {width} x {height}\n\nImage -> depth, empty prompt:\n\n{depth}\n\n"
-        f"Joint: the generated depth against image -> depth ({STEPS[0]} steps) on the generated image, AbsRel % / "
-        f"delta_1 % / blocks; {GENERATED} captions, {SAMPLING_STEPS} Euler steps, guidance {GUIDANCE:g} of the image, "
-        f"mu {DEFAULT_MU}. Against another image's: {100 * other.abs_rel:.1f} / {100 * other.delta1:.1f}.\n\n{joint}"
-        f"\n\nDepth -> image, the same captions: image -> depth on the result:\n\n{table(bench.depth_to_image(file))}"
+        f"Joint: the generated depth against image -> depth ({STEPS[0]} steps) on the generated image; {how}, guidance "
+        f"{IMAGE_GUIDANCE:g} of the image and {DEPTH_GUIDANCE:g} of depth:\n\n{table(bench.joint(file))}\n\n"
+        f"Depth -> image: image -> depth on the result; {how}, guidance {GUIDANCE:g}:\n\n"
+        f"{table(bench.depth_to_image(file))}"
     )
 
 
