@@ -15,7 +15,7 @@ import comfy.quant_ops
 import torch
 from torch import Tensor, nn
 
-from ...model.network.kernels import NORM_EPS, Fetch, Kernels, Options, Table, rotary_angles
+from ...model.network.kernels import NORM_EPS, Fetch, Kernels, Options, Table, rotary_angles, rotate
 
 KITCHEN = getattr(comfy.quant_ops, "ck", None)
 PREFETCH = "comfy.model_prefetch"  # ComfyUI 0.3 has none
@@ -68,10 +68,10 @@ class HostKernels(Kernels):
         return scale if self.fused else super().prepare_scale(scale)
 
     def rotary(self, ids: Tensor, head_size: int, theta: float) -> Table:
-        """(1,1,L,d/2,2,2): a rotation matrix for each pair."""
+        """(1,1,L,d/2,2,2): a rotation matrix for each pair, column by column in memory."""
         angles = rotary_angles(ids, head_size, theta)
         cos, sin = angles.cos(), angles.sin()
-        return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))[None, None]
+        return torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2)).mT[None, None]
 
     def part(self, table: Table, start: int, stop: int) -> Table:
         return table[:, :, start:stop]
@@ -88,7 +88,7 @@ class HostKernels(Kernels):
             q, k = KITCHEN.rms_rope(*args, q_scale.to(q), k_scale.to(k), NORM_EPS)
             return q.transpose(1, 2), k.transpose(1, 2)
         q, k = super().norm(q, k, q_scale, k_scale, None)
-        return (q, k) if table is None else comfy.ldm.flux.math.apply_rope(q, k, table)
+        return (q, k) if table is None else _rotated(q, k, table)
 
     def attention(self, q: Tensor, k: Tensor, v: Tensor, table: Table | None, options: Options) -> Tensor:
         """Core's `attn1_patch` before the rotation, its choice of attention, and its `attn1_output_patch`."""
@@ -98,13 +98,22 @@ class HostKernels(Kernels):
             q, k, v = (out.get(name, value) for name, value in (("q", q), ("k", k), ("v", v)))
             table, mask = out.get("pe", table), out.get("attn_mask", mask)
         if table is not None:
-            q, k = comfy.ldm.flux.math.apply_rope(q, k, table)
+            q, k = _rotated(q, k, table)
         attended = comfy.ldm.modules.attention.optimized_attention(
             q, k, v, q.shape[1], mask=mask, skip_reshape=True, transformer_options=options
         )
         for patch in _patches(options, "attn1_output_patch"):
             attended = patch(attended, options)
         return attended
+
+
+def _rotated(q: Tensor, k: Tensor, table: Table) -> tuple[Tensor, Tensor]:
+    """By core's function; by the plain one, which moves less, where core's is not fused and complex numbers will do."""
+    if HAS_FUSED or q.device.type not in ("cpu", "cuda", "meta") or torch.compiler.is_compiling():
+        return comfy.ldm.flux.math.apply_rope(q, k, table)
+    column = table[..., 0]  # (1,1,L,d/2,2): cosine and sine
+    turns = torch.view_as_complex(column if column.stride(-1) == 1 else column.contiguous())
+    return rotate(q, turns), rotate(k, turns)
 
 
 def _patches(options: Options, kind: str) -> list[Any]:

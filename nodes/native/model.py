@@ -55,10 +55,10 @@ class PackedLevels:
 def live_bytes(config: TransformerConfig, tokens: int, bytes_each: int, fused: bool) -> int:
     """Bytes of activations alive at once, at most, in the single blocks: `run.py bench cost` counts them.
 
-    First linear layer of the block, beside it the tokens, queries, keys and the like; norms that are not fused hold
-    queries and keys in float32.
+    First linear layer of the block, beside it the tokens, queries, keys and the like; a rotation that is not fused
+    holds queries or keys in float32.
     """
-    beside = (5.1 if fused else 9.1) * config.hidden_size
+    beside = (5.1 if fused else 7.2) * config.hidden_size
     return int(tokens * (3 * config.hidden_size + 2 * config.mlp_size + beside) * bytes_each)
 
 

@@ -1,6 +1,7 @@
-"""Run by test_memory.py in a process of its own: what the model reserves over what one call really holds, as JSON.
+"""Run by test_memory.py in a process of its own: what a step costs at the released size, and what the model reserves
+over what one call really holds, as JSON.
 
-Counted on torch's meta device, at the released width with fewer blocks: the most is held inside one block.
+Counted on torch's meta device; the memory at the released width with fewer blocks: the most is held inside one block.
 """
 
 import json
@@ -45,7 +46,8 @@ def main() -> None:
                 network(joint, levels, text)
             reserved = model.memory_required(list(joint.shape), {"c_crossattn": [list(text.shape)]})
             ratios[f"{side} x {batch}"] = reserved / counter.peak
-    sys.stdout.write(json.dumps(ratios) + "\n")
+    step = {"fused": network.kernels.fused, **cost.count(cost.native_call(512))}
+    sys.stdout.write(json.dumps({"step": step, "ratios": ratios}) + "\n")
 
 
 if __name__ == "__main__":
