@@ -2,9 +2,11 @@
 
 For bf16, fp8 and int8, plain and compiled, beside ComfyUI's own FLUX.2 of the same width, blocks and tokens, in one
 process: seconds of one guided step (batch 2, 512 x 512, 512 text tokens), peak memory, and seconds of a whole picture
-in the released setting (50 steps) and a fast one (10), which are that many steps. Then the step in bf16 and int8 with
-the card limited to 24, 16, 12 and 8 GB, where ComfyUI offloads what does not fit. On a machine without a GPU it says so
-and runs the same code on a tiny model, to show that it works; its figures mean nothing.
+in the released setting (50 steps) and the fast one (10), which are that many steps. Then the step in bf16 and int8 with
+the card limited to 24, 16, 12 and 8 GB, where ComfyUI offloads what does not fit (as it does without dynamic VRAM,
+which only its server starts). What does not run for want of memory is said, and nothing is compiled after five minutes.
+On a machine without a GPU it says so and runs the same code on a tiny model, to show that it works; its figures mean
+nothing.
 """
 
 import argparse
@@ -12,15 +14,18 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
 from .cost import BATCH, TEXT, import_host
 
 SIDE, ROUNDS = 512, 5  # pixels, and calls of which the median counts
-STEPS = {"released": 50, "fast": 10}
+STEPS = {"released": SAMPLINGS[AS_RELEASED].steps, "fast": SAMPLINGS[FAST].steps}
+COMPILE_SECONDS = 300  # from the start: nothing is compiled after them, so that all ends within eight minutes
 LIMITS_GB = (24, 16, 12, 8)
 PRECISIONS = ("bf16", "fp8", "int8")
 TINY = {"hidden_size": 64, "num_heads": 2, "double_blocks": 1, "single_blocks": 1, "decoder_blocks": 1}
@@ -33,6 +38,7 @@ class Bench:
     def __init__(self) -> None:
         from ...model.network.config import TransformerConfig
 
+        self.started = time.monotonic()
         self.gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.gpu else "cpu")
         sizes = {} if self.gpu else {**TINY, "mlp_size": 192, "text_width": 32}
@@ -69,6 +75,16 @@ class Bench:
         options = {"dtype": self.dtype} if precision == "bf16" else {}
         return comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=metadata)
 
+    def row(self, what: str, precision: str, measured: Callable[[], dict[str, float]]) -> dict[str, Any]:
+        """A row of the table; without figures where the card has too little memory."""
+        try:
+            return {"what": what, "precision": precision, **measured()}
+        except torch.cuda.OutOfMemoryError:
+            return {"what": f"{what}: out of memory", "precision": precision, "seconds": None, "peak_gib": None}
+        finally:
+            if self.gpu:
+                torch.cuda.empty_cache()
+
     def core(self) -> dict[str, float]:
         """ComfyUI's FLUX.2, measured."""
         from .cost import core_model
@@ -100,22 +116,38 @@ class Bench:
 def run(bench: Bench) -> list[dict[str, Any]]:
     """All measurements, one after the other; the models go as soon as they are measured."""
     import comfy.model_management as memory
+    import comfy.quant_ops
 
-    rows = [{"what": "ComfyUI's FLUX.2", "precision": "bf16", **bench.core()}]
+    from ...model.network.quantise import NOTES
+
+    rows = [bench.row("ComfyUI's FLUX.2", "bf16", bench.core)]
     for precision in PRECISIONS:
+        if precision != "bf16" and NOTES[precision]["format"] not in comfy.quant_ops.QUANT_ALGOS:
+            print(f"This ComfyUI does not run {precision}.")
+            continue
         patcher = bench.patcher(precision)
-        joint, levels, text = bench.inputs()
-        memory.load_models_gpu([patcher], memory_required=patcher.model.memory_required(list(joint.shape)))
+        loaded(bench, patcher)
         module = patcher.model.diffusion_model
-        compiled = torch.compile(module, backend="inductor" if bench.gpu else "eager")
-        for what, call in (("ours", module), ("ours, compiled", compiled)):
-            rows.append({"what": what, "precision": precision, **bench.measure(call, joint, levels, text)})
+        rows.append(bench.row("ours", precision, partial(bench.measure, module, *bench.inputs())))
+        if time.monotonic() - bench.started < COMPILE_SECONDS:
+            compiled = torch.compile(module, backend="inductor" if bench.gpu else "eager")
+            run_it = partial(bench.measure, compiled, *bench.inputs())
+            rows.append(bench.row("ours, compiled", precision, run_it))
+            del compiled, run_it
         if precision != "fp8" and bench.gpu:
             rows += limited(bench, patcher, precision)
         memory.unload_all_models()
-        del patcher, module, compiled, call
+        del patcher, module
         memory.soft_empty_cache(True)
     return rows
+
+
+def loaded(bench: Bench, patcher: Any) -> None:
+    """Load the model as ComfyUI does for a run of this size: as much of it as fits."""
+    import comfy.model_management as memory
+
+    shape = list(bench.inputs()[0].shape)
+    memory.load_models_gpu([patcher], memory_required=patcher.model.memory_required(shape))
 
 
 def limited(bench: Bench, patcher: Any, precision: str) -> list[dict[str, Any]]:
@@ -123,16 +155,21 @@ def limited(bench: Bench, patcher: Any, precision: str) -> list[dict[str, Any]]:
     import comfy.model_management as memory
 
     rows, total, before = [], torch.cuda.get_device_properties(0).total_memory, memory.EXTRA_RESERVED_VRAM
+    module = patcher.model.diffusion_model
     for limit in LIMITS_GB:
         if limit * 1e9 >= total:
             continue
         memory.unload_all_models()
-        memory.EXTRA_RESERVED_VRAM = int(total - limit * 1e9)
-        joint, levels, text = bench.inputs()
-        memory.load_models_gpu([patcher], memory_required=patcher.model.memory_required(list(joint.shape)))
-        found = bench.measure(patcher.model.diffusion_model, joint, levels, text)
-        rows.append({"what": f"ours, of {limit} GB", "precision": precision, **found})
-    memory.EXTRA_RESERVED_VRAM = before
+        torch.cuda.empty_cache()
+        memory.EXTRA_RESERVED_VRAM = int(total - limit * 1e9) + before
+        torch.cuda.set_per_process_memory_fraction(limit * 1e9 / total)  # what goes beyond it fails
+        try:
+            loaded(bench, patcher)
+            run_it = partial(bench.measure, module, *bench.inputs())
+            rows.append(bench.row(f"ours, of {limit} GB", precision, run_it))
+        finally:
+            memory.EXTRA_RESERVED_VRAM = before
+            torch.cuda.set_per_process_memory_fraction(1.0)
     return rows
 
 
@@ -149,8 +186,12 @@ def main(arguments: list[str]) -> int:
             "This machine has no GPU that torch can use. The same code runs on a tiny model; the figures mean nothing."
         )
     rows = run(bench)
-    print("| what | precision | ms a step | peak GiB | s, released (50) | s, fast (10) |\n|---|---|---|---|---|---|")
+    names = " | ".join(f"s, {kind} ({steps})" for kind, steps in STEPS.items())
+    print(f"| what | precision | ms a step | peak GiB | {names} |\n|---|---|---|---|---|---|")
     for row in rows:
+        if row["seconds"] is None:
+            print(f"| {row['what']} | {row['precision']} | | | | |")
+            continue
         whole = {kind: row["seconds"] * steps for kind, steps in STEPS.items()}
         row.update({f"{kind}_seconds": seconds for kind, seconds in whole.items()})
         print(

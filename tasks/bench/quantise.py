@@ -6,31 +6,30 @@ Weights are rounded as the file has them and multiplied out in float32. What a d
 1. bundled model  file size, weights' relative error by group of layers; held-out scenes, image -> depth: AbsRel between
                   the depth of the rounded and of the whole model, and against the truth; prompts, joint: the picture's
                   RMS change (of 1) and the depth's AbsRel, which grows where two trajectories part
-2. released size  bytes of the file, counted from the shapes of a bf16 checkpoint
-3. wide layers    4096 x 4096 with heavy-tailed weights (Student's t, 4 degrees of freedom) and activations (3): the
+2. networks       one of random, heavy-tailed weights with heads of 128, and the golden checkpoints where a folder holds
+                  them: the same for one call on noise, relative error of the RGB velocity and of the clean depth
+3. released size  bytes of the file, counted from the shapes of a bf16 checkpoint
+4. wide layers    4096 x 4096 with heavy-tailed weights (Student's t, 4 degrees of freedom) and activations (3): the
                   output's relative error from rounded weights alone, and as ComfyUI multiplies
 """
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ...model.demo import CODEC_FILE, WORDS_FILE
-from ...model.demo.image_codec import ImageCodec
-from ...model.demo.text import TextEncoder
-from ...model.depth import codec as depth_codec
-from ...model.depth.alignment import evaluate
 from ...model.diffusion.sampling import sample
-from ...model.network.checkpoint import expected_shapes, load_transformer
+from ...model.network.checkpoint import expected_shapes, load_transformer, save_transformer
 from ...model.network.config import TransformerConfig
 from ...model.network.kitchen import CLASSES, multiplied_out
 from ...model.network.quantise import NOTES, note_of, quantise, stored, stored_bytes
+from ...model.network.transformer import ModalityForcingTransformer
 from .. import SMALL_MODEL
-from ..small_model.held_out import MAX_CODE, held_out
-from ..workflows.settings import SIDE
+from .bundled import Bundled, Depth, abs_rel, decoded, rms
 
 STEPS, GUIDANCE, LOG2_ALPHA = 8, 2.0, 2.0
 GROUPS = {
@@ -43,38 +42,25 @@ GROUPS = {
     "heads": "final_layer",
 }
 WIDTH, ROWS = 4096, 256
+WIDE_HEADS = TransformerConfig(256, 2, double_blocks=2, single_blocks=2, decoder_blocks=1, mlp_size=768, text_width=64)
 
 
-class Bundled:
-    """The bundled model's results on scenes that it has not seen, and on their captions, always from the same noise."""
+class Rounded:
+    """Results of the bundled model's modules on the same scenes, captions and noise."""
 
     def __init__(self, count: int) -> None:
-        self.scenes = held_out(count, style="mixed")
-        self.codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
-        words = TextEncoder.load(SMALL_MODEL.parent / WORDS_FILE)
-        self.text, self.empty = words.encode(self.scenes.captions), words.encode([""])
-        generator = torch.Generator().manual_seed(0)
-        shape = (count, 384, SIDE // 16, SIDE // 16)
-        self.rgb, self.depth = torch.randn(shape, generator=generator).split([128, 256], dim=1)
-        with torch.no_grad():
-            self.given = self.codec.encode(self.scenes.rgb)
+        self.bundled = Bundled(count)
 
-    def image_to_depth(self, module: torch.nn.Module) -> tuple[Tensor, Tensor]:
+    def image_to_depth(self, module: torch.nn.Module) -> Depth:
         torch.manual_seed(0)
-        _, codes = sample(module, self.given, self.depth, self.empty, None, steps=STEPS, mode="i2d")
-        return depth_codec.decode(codes.clamp(0.01, MAX_CODE))
+        b = self.bundled
+        return decoded(sample(module, b.given, b.depth, b.empty, None, steps=STEPS, mode="i2d")[1])
 
-    def joint(self, module: torch.nn.Module) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def joint(self, module: torch.nn.Module) -> tuple[Tensor, Depth]:
         torch.manual_seed(0)
-        settings = {"steps": STEPS, "mode": "joint", "cfg": GUIDANCE, "log2_alpha": LOG2_ALPHA}
-        rgb, codes = sample(module, self.rgb, self.depth, self.text, self.empty, **settings)
-        with torch.no_grad():
-            return self.codec.decode(rgb).clamp(0, 1), depth_codec.decode(codes.clamp(0.01, MAX_CODE))
-
-
-def abs_rel(predicted: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> float:
-    """Percent, scale and shift fitted."""
-    return 100 * float(evaluate(predicted[0], reference[0], predicted[1], reference[1]).abs_rel.nanmean())
+        b, settings = self.bundled, {"steps": STEPS, "mode": "joint", "cfg": GUIDANCE, "log2_alpha": LOG2_ALPHA}
+        rgb, codes = sample(module, b.rgb, b.depth, b.text, b.empty, **settings)
+        return b.picture(rgb), decoded(codes)
 
 
 def group_errors(got: dict[str, Tensor], want: dict[str, Tensor]) -> list[str]:
@@ -88,39 +74,83 @@ def group_errors(got: dict[str, Tensor], want: dict[str, Tensor]) -> list[str]:
     return cells
 
 
-def bundled_table(count: int) -> None:
-    bundled, module = Bundled(count), load_transformer(SMALL_MODEL)
-    want, picture = module.state_dict(), bundled.joint(module)
-    depth, truth = bundled.image_to_depth(module), (bundled.scenes.depth, bundled.scenes.valid)
-    print(
-        f"| format | kept | MB | {' | '.join(f'{name} %' for name in GROUPS)} | i2d change % | i2d truth % "
-        "| joint picture | joint depth % |\n" + "|---" * (len(GROUPS) + 7) + "|"
-    )
-    size = SMALL_MODEL.stat().st_size / 1e6
-    print(f"| as it is | | {size:.1f} |{' |' * len(GROUPS)} 0 | {abs_rel(depth, truth):.2f} | 0 | 0 |", flush=True)
+def in_all_formats(source: Path) -> Iterator[tuple[list[str], dict[str, Tensor], torch.nn.Module]]:
+    """First cells of a row (format, kept, MB), the weights and the module, for every format with and without kept."""
     with tempfile.TemporaryDirectory() as folder:
-        for name in NOTES:
-            for everything in (False, True):
-                path = quantise(
-                    SMALL_MODEL, Path(folder) / f"{name}{everything}.safetensors", name, everything=everything
+        for name, everything in product(NOTES, (False, True)):
+            path = quantise(source, Path(folder) / f"{name}{everything}.safetensors", name, everything=everything)
+            module = load_transformer(path)
+            kept = "depth head" if everything else "all outside the blocks"
+            yield [name, kept, f"{path.stat().st_size / 1e6:.1f}"], module.state_dict(), module
+
+
+def heading(*cells: str) -> None:
+    print(f"\n| {' | '.join(cells)} |\n|{'---|' * len(cells)}")
+
+
+def row(*cells: str) -> None:
+    print(f"| {' | '.join(cells)} |", flush=True)
+
+
+def bundled_table(count: int) -> None:
+    results, module = Rounded(count), load_transformer(SMALL_MODEL)
+    want, picture = module.state_dict(), results.joint(module)
+    depth, truth = results.image_to_depth(module), results.bundled.truth
+    changes = ("i2d change %", "i2d truth %", "joint picture", "joint depth %")
+    heading("format", "kept", "MB", *(f"{name} %" for name in GROUPS), *changes)
+    size = f"{SMALL_MODEL.stat().st_size / 1e6:.1f}"
+    row("as it is", "", size, *[""] * len(GROUPS), "0", f"{abs_rel(depth, truth):.2f}", "0", "0")
+    for cells, weights, rounded in in_all_formats(SMALL_MODEL):
+        new_depth, new_picture = results.image_to_depth(rounded), results.joint(rounded)
+        row(
+            *cells,
+            *group_errors(weights, want),
+            f"{abs_rel(new_depth, depth):.2f}",
+            f"{abs_rel(new_depth, truth):.2f}",
+            f"{rms(new_picture[0], picture[0]):.4f}",
+            f"{abs_rel(new_picture[1], picture[1]):.2f}",
+        )
+
+
+def networks_table(golden: Path | None) -> None:
+    heading("network", "format", "kept", "MB", *(f"{name} %" for name in GROUPS), "velocity %", "depth %")
+    with tempfile.TemporaryDirectory() as folder:
+        wide_heads = Path(folder) / "heads_of_128.safetensors"
+        save_transformer(_heavy_tailed(WIDE_HEADS).bfloat16(), wide_heads)
+        found = sorted(golden.glob("*.checkpoint.safetensors")) if golden else []
+        for source in (wide_heads, *found):
+            module = load_transformer(source)
+            want, outputs = module.state_dict(), _one_call(module)
+            for cells, weights, rounded in in_all_formats(source):
+                off = (
+                    100 * (got - out).norm() / out.norm() for got, out in zip(_one_call(rounded), outputs, strict=True)
                 )
-                rounded = load_transformer(path)
-                new_depth, new_picture = bundled.image_to_depth(rounded), bundled.joint(rounded)
-                rms = float((new_picture[0] - picture[0]).square().mean().sqrt())
-                print(
-                    f"| {name} | {'depth head' if everything else 'all outside the blocks'} "
-                    f"| {path.stat().st_size / 1e6:.1f} | {' | '.join(group_errors(rounded.state_dict(), want))} "
-                    f"| {abs_rel(new_depth, depth):.2f} | {abs_rel(new_depth, truth):.2f} | {rms:.4f} "
-                    f"| {abs_rel(new_picture[1], picture[1]):.2f} |",
-                    flush=True,
-                )
+                name = source.name.partition(".")[0].replace("_", " ")
+                row(name, *cells, *group_errors(weights, want), *(f"{value:.2f}" for value in off))
+
+
+def _heavy_tailed(config: TransformerConfig) -> ModalityForcingTransformer:
+    module, student = ModalityForcingTransformer(config), torch.distributions.StudentT(4.0)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim == 2:
+                parameter.copy_(student.sample(parameter.shape) * parameter.shape[1] ** -0.5)
+    return module
+
+
+@torch.inference_mode()
+def _one_call(module: ModalityForcingTransformer) -> tuple[Tensor, Tensor]:
+    """The RGB velocity and the clean depth of a batch of noise."""
+    generator, width = torch.Generator().manual_seed(0), module.config.text_width
+    shapes = ((4, 128, 4, 4), (4, 256, 4, 4), (4, 16, width))
+    levels = torch.linspace(0.2, 0.9, 4)
+    return module(*(torch.randn(shape, generator=generator) for shape in shapes), levels, levels.flip(0))
 
 
 def released_table() -> None:
     shapes = expected_shapes(TransformerConfig())
-    print(
-        "\n| format | GB of the released model, all outside the blocks kept | only the depth head kept |\n|---|---|---|"
-    )
+    heading("format", "GB of the released model, all outside the blocks kept", "only the depth head kept")
     for name in ("bf16", *NOTES):
         sizes = []
         for everything in (False, True):
@@ -129,7 +159,7 @@ def released_table() -> None:
                 note = note_of(key, shape, name, everything) if name in NOTES else None
                 total += stored_bytes(shape, note) if note else 2 * torch.Size(shape).numel()
             sizes.append(f"{total / 1e9:.1f}")
-        print(f"| {name} | {' | '.join(sizes)} |")
+        row(name, *sizes)
 
 
 def wide_table() -> None:
@@ -137,7 +167,7 @@ def wide_table() -> None:
     weight = torch.distributions.StudentT(4.0).sample((WIDTH, WIDTH)) * WIDTH**-0.5
     x = torch.distributions.StudentT(3.0).sample((ROWS, WIDTH))
     want = x @ weight.T
-    print("\n| format | weights alone % | with activations % |\n|---|---|---|")
+    heading("format", "weights alone %", "with activations %")
     for name in NOTES:
         note = note_of("single_blocks.0.linear2.weight", (WIDTH, WIDTH), name)
         parts = stored(weight, note)
@@ -147,7 +177,7 @@ def wide_table() -> None:
         )
         alone = (x @ rounded.T - want).norm() / want.norm()
         whole = _as_host(x, weight, note)
-        print(f"| {name} | {100 * alone:.2f} | {100 * (whole - want).norm() / want.norm():.2f} |", flush=True)
+        row(name, f"{100 * alone:.2f}", f"{100 * (whole - want).norm() / want.norm():.2f}")
 
 
 def _as_host(x: Tensor, weight: Tensor, note: dict) -> Tensor:
@@ -170,11 +200,13 @@ def _as_host(x: Tensor, weight: Tensor, note: dict) -> Tensor:
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print three tables; returns the exit status."""
+    """Measure and print four tables; returns the exit status."""
     parser = argparse.ArgumentParser(prog="run.py bench quantise", description=__doc__)
     parser.add_argument("--count", type=int, default=8, help="scenes and prompts (8)")
+    parser.add_argument("--golden", type=Path, help="a folder of golden checkpoints")
     options = parser.parse_args(arguments)
     bundled_table(options.count)
+    networks_table(options.golden)
     released_table()
     wide_table()
     return 0

@@ -1,77 +1,140 @@
-"""``run.py bench samplers``: calls of the network against error, for Euler and two higher-order core samplers.
+"""``run.py bench samplers [--count N] [--tables joint interval depth cache]``: error against calls of the network.
 
-Image -> depth of held-out scenes by the bundled small model on a real ComfyUI server, all from the same noise. Two
-errors: against the true depth (AbsRel, scale and shift fitted), which ends at what the model knows, and of the depth
-codes against those of many small steps, which is the solver's own.
+The bundled small model under ComfyUI's own samplers, in one process; held-out scenes and their captions, all from the
+same noise. A guided step takes two calls, with and without the prompt. Each table's errors are against a run of 400
+calls (Heun):
+
+joint     solvers x calls x log2_alpha, the whole run guided. Cells: change of the picture (RMS, thousandths) / change
+          of its depth (AbsRel %) / disagreement (AbsRel % of that depth against image -> depth on that picture)
+interval  the same where guidance acts in a part of the run only: its reference is guided throughout
+depth     image -> depth. Cells: change (AbsRel %) / error against the truth (AbsRel %)
+cache     ComfyUI's EasyCache on the released setting, beside fewer plain steps and the setting called "fast"
+
+The setting that the workflows call "fast" is read off these.
 """
 
-import tempfile
-from pathlib import Path
+import argparse
+from collections.abc import Iterable
+from functools import cache
 
-import torch
-from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from ...model.demo import CODEC_FILE
-from ...model.demo.image_codec import ImageCodec
-from ...model.depth import codec as depth_codec
-from ...model.depth.alignment import evaluate
-from .. import SMALL_MODEL
-from ..host.server import Server
-from ..small_model.held_out import MAX_CODE, held_out
+from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
+from .bundled import Bundled, abs_rel, rms
+from .in_core import InCore, Result, Setting
 
-COUNT = 32
-SAMPLERS = {"euler": 1, "heun": 2, "dpmpp_2m": 1}  # calls of the network in a step (heun: one in the last)
-STEPS = (1, 2, 4, 8, 16, 32)
-REFERENCE = ("heun", 64)
+GUIDANCE = 2.0  # what the bundled model's workflows have
+RELEASED, QUICK = SAMPLINGS[AS_RELEASED], SAMPLINGS[FAST]
+TILTS = (5.0, 0.0, -2.0)
+EVALUATIONS = {"euler": 1, "heun": 2, "dpmpp_2m": 1, "res_multistep": 1, "uni_pc": 1, "ipndm": 1}  # in a step
+CALLS, DEPTH_CALLS = (4, 8, 20, 40), (1, 2, 4, 10, 50)
+SPANS = ((0.0, 1.0), (0.0, 0.6), (0.2, 1.0), (0.2, 0.6))
+THRESHOLDS, FEWER = (0.05, 0.1, 0.2, 0.4), (40, 30, 20, 10)  # of EasyCache, and plain steps beside it
+ESTIMATE = Setting("euler", 4)  # image -> depth on a made picture
+HEADING = "picture / depth % / disagreement %"
 
 
-def prompt_for(latent_file: str, sampler: str, steps: int, prefix: str) -> dict:
-    """Image -> depth on the latents of a file in the input folder; saves the depth latent."""
-    nodes = {
-        "1": ("ModalityForcingLoadSmall", {"model_name": SMALL_MODEL.name}),
-        "2": ("CLIPTextEncode", {"clip": ["1", 1], "text": ""}),
-        "3": ("LoadLatent", {"latent": latent_file}),
-        "4": (
-            "ModalityForcingImageCondition",
-            {
-                **{"positive": ["2", 0], "negative": ["2", 0], "rgb": ["3", 0]},
-                **{"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0},
-            },
-        ),
-        "5": ("ModalityForcingSchedule", {"model": ["1", 0], "steps": steps, "shift": 1.1, "log2_alpha": 0.0}),
-        "6": ("KSamplerSelect", {"sampler_name": sampler}),
-        "7": (
-            "SamplerCustom",
-            {
-                **{"model": ["5", 0], "add_noise": True, "noise_seed": 0, "cfg": 1.0, "positive": ["4", 0]},
-                **{"negative": ["4", 1], "sampler": ["6", 0], "sigmas": ["5", 1], "latent_image": ["4", 2]},
-            },
-        ),
-        "8": ("ModalityForcingSplitLatents", {"latent": ["7", 0]}),
-        "9": ("SaveLatent", {"samples": ["8", 1], "filename_prefix": prefix}),
-    }
-    return {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
+class Joint:
+    """Joint runs, compared with the reference of a tilt, which is made once."""
+
+    def __init__(self, core: InCore, log2_alpha: float) -> None:
+        self.core, self.log2_alpha = core, log2_alpha
+        reference = _reference(core, log2_alpha)
+        self.picture, self.depth = core.bundled.picture(reference.rgb), reference.depth
+
+    def cell(self, setting: Setting) -> tuple[str, float]:
+        """Its figures, and the calls that it took."""
+        result = self.core.joint(setting)
+        change = 1000 * rms(self.core.bundled.picture(result.rgb), self.picture)
+        depth, apart = abs_rel(result.depth, self.depth), disagreement(self.core, result)
+        return f"{change:.0f} / {depth:.1f} / {apart:.1f}", result.calls
+
+
+@cache
+def _reference(core: InCore, log2_alpha: float) -> Result:
+    return core.joint(Setting("heun", 100, log2_alpha, GUIDANCE, exact=True))
+
+
+def disagreement(core: InCore, result: Result) -> float:
+    """Percent: the depth made beside what the model sees in the picture made, as a picture and no longer a latent."""
+    seen: Tensor = core.bundled.codec_latent(core.bundled.picture(result.rgb))
+    return abs_rel(result.depth, core.image_to_depth(ESTIMATE, seen).depth)
+
+
+def show(*cells: object) -> None:
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+
+
+def heading(*cells: object) -> None:
+    print()
+    show(*cells)
+    show(*["---"] * len(cells))
+
+
+def joint_table(core: InCore) -> None:
+    heading("log2_alpha", "solver", *(f"{calls} calls: {HEADING}" for calls in CALLS), "100 calls")
+    for log2_alpha in TILTS:
+        joint = Joint(core, log2_alpha)
+        for solver, evaluations in EVALUATIONS.items():
+            settings = [Setting(solver, calls // evaluations // 2, log2_alpha, GUIDANCE) for calls in CALLS]
+            if solver == RELEASED.solver:
+                settings.append(Setting(solver, RELEASED.steps, log2_alpha, GUIDANCE))
+            show(f"{log2_alpha:g}", solver, *_filled((joint.cell(s)[0] for s in settings), len(CALLS) + 1))
+
+
+def interval_table(core: InCore) -> None:
+    heading("solver", "steps", "guided from, to", "calls", HEADING)
+    joint = Joint(core, 0.0)
+    for solver, steps in ((RELEASED.solver, RELEASED.steps), (QUICK.solver, QUICK.steps)):
+        for span in SPANS:
+            cell, calls = joint.cell(Setting(solver, steps, 0.0, GUIDANCE, span))
+            show(solver, steps, "{:g}, {:g}".format(*span), f"{calls:.0f}", cell)
+
+
+def depth_table(core: InCore) -> None:
+    bundled = core.bundled
+    reference = core.image_to_depth(Setting("heun", 200, exact=True), bundled.given).depth
+    heading("solver", *(f"{calls} calls: change % / error %" for calls in DEPTH_CALLS))
+    for solver, evaluations in EVALUATIONS.items():
+        cells = []
+        for calls in DEPTH_CALLS:
+            if calls >= evaluations:
+                depth = core.image_to_depth(Setting(solver, calls // evaluations), bundled.given).depth
+                cells.append(f"{abs_rel(depth, reference):.1f} / {abs_rel(depth, bundled.truth):.1f}")
+            else:
+                cells.append("")
+        show(solver, *cells)
+
+
+def cache_table(core: InCore) -> None:
+    heading("what", "setting", "calls", f"against 400 calls: {HEADING}")
+    joint = Joint(core, 0.0)
+    whole = {"cfg": GUIDANCE}
+    settings = [(AS_RELEASED, f"{RELEASED.steps} steps", Setting(RELEASED.solver, RELEASED.steps, **whole))]
+    settings += [("EasyCache", t, Setting(RELEASED.solver, RELEASED.steps, cache=t, **whole)) for t in THRESHOLDS]
+    settings += [("fewer steps", steps, Setting(RELEASED.solver, steps, **whole)) for steps in FEWER]
+    settings.append((FAST, f"{QUICK.steps} steps of {QUICK.solver}", Setting(QUICK.solver, QUICK.steps, **whole)))
+    for what, name, setting in settings:
+        cell, calls = joint.cell(setting)
+        show(what, name, f"{calls:.0f}", cell)
+
+
+def _filled(cells: Iterable[str], count: int) -> list[str]:
+    cells = list(cells)
+    return cells + [""] * (count - len(cells))
+
+
+TABLES = {"joint": joint_table, "interval": interval_table, "depth": depth_table, "cache": cache_table}
 
 
 def main(arguments: list[str]) -> int:
-    """Measure and print a Markdown table; returns the exit status."""
-    scenes = held_out(COUNT)
-    codec = ImageCodec.load(SMALL_MODEL.parent / CODEC_FILE)
-    codes = {}
-    with tempfile.TemporaryDirectory() as base, Server(Path(base)) as server:
-        with torch.no_grad():
-            tensors = {"latent_tensor": codec.encode(scenes.rgb), "latent_format_version_0": torch.tensor([])}
-        save_file(tensors, server.base / "input" / "held_out.latent")
-        for sampler, steps in [REFERENCE, *((sampler, steps) for sampler in SAMPLERS for steps in STEPS)]:
-            prefix = f"{sampler}_{steps}"
-            server.run(prompt_for("held_out.latent", sampler, steps, prefix))
-            (file,) = (server.base / "output").glob(f"{prefix}_*.latent")
-            codes[sampler, steps] = load_file(file)["latent_tensor"].float().clamp(0.01, MAX_CODE)
-    print("| sampler | steps | calls of the network | AbsRel % | codes off by (RMS) |\n|---|---|---|---|---|")
-    for (sampler, steps), code in codes.items():
-        depth, valid = depth_codec.decode(code)
-        error = 100 * float(evaluate(depth, scenes.depth, valid, scenes.valid).abs_rel.nanmean())
-        off = float((code - codes[REFERENCE]).square().mean().sqrt())
-        calls = steps * SAMPLERS[sampler] - (sampler == "heun")
-        print(f"| {sampler} | {steps} | {calls} | {error:.2f} | {off:.4f} |")
+    """Measure and print the tables; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="run.py bench samplers", description=__doc__)
+    parser.add_argument("--count", type=int, default=4, help="scenes and captions (4)")
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which (all)")
+    options = parser.parse_args(arguments)
+    core = InCore(Bundled(options.count))
+    print(f"ComfyUI {core.host}, {options.count} scenes of 128 x 128")
+    for name in options.tables:
+        TABLES[name](core)
     return 0

@@ -25,7 +25,8 @@ ROOMS = (
     "model/demo",
     "model/new_file",
 )
-MEASURES_THE_HOST = ("tasks/bench/cost", "tasks/bench/gpu")  # ComfyUI's own FLUX.2 beside ours
+# ComfyUI's own FLUX.2 beside ours, and its samplers
+MEASURES_THE_HOST = ("tasks/bench/cost", "tasks/bench/gpu", "tasks/bench/in_core")
 PUBLIC = ("comfy_api", "folder_paths", "node_helpers", "server")
 HOST = (*PUBLIC, "comfy", "comfy_extras", "comfy_execution", "execution", "latent_preview", "nodes")
 
