@@ -3,6 +3,8 @@
 import pytest
 import torch
 from graphs import Graph, relative_error
+from modality_forcing.model.network.checkpoint import load_transformer
+from modality_forcing.model.network.quantise import NOTES, quantise
 from modality_forcing.tasks.host.server import GraphError
 from safetensors.torch import save_file
 
@@ -38,8 +40,8 @@ def run(case, tensors, name, image_part_on_depth):
     return case.run(graph, case.custom_sampler(graph, schedule, schedule[1], case.texts(graph), 4.0))
 
 
-@pytest.mark.parametrize("image_part_on_depth", [False, True])
-def test_as_merged(case, image_part_on_depth):
+def merged(case, image_part_on_depth):
+    """A LoRA of every convention, merged into the case's module here; returns its tensors."""
     generator, state, tensors = torch.manual_seed(0), case.module.state_dict(), {}
     for name, (parameter, rows, stream) in LAYERS.items():
         shape = state[parameter][rows].shape
@@ -49,6 +51,12 @@ def test_as_merged(case, image_part_on_depth):
         state[parameter][rows] += STRENGTHS[stream] * up @ down
         if image_part_on_depth and ".img_" in parameter:
             state[parameter.replace(".img_", ".depth_")][rows] += STRENGTHS["depth"] * up @ down
+    return tensors
+
+
+@pytest.mark.parametrize("image_part_on_depth", [False, True])
+def test_as_merged(case, image_part_on_depth):
+    tensors = merged(case, image_part_on_depth)
     tensors["nonsense.lora_A.weight"] = torch.zeros(1, 1)
     got = run(case, tensors, f"streams_{image_part_on_depth}.safetensors", image_part_on_depth)
     for mine, want in zip(got, case.reference("joint", 5.0, 4.0, 4), strict=True):
@@ -56,6 +64,21 @@ def test_as_merged(case, image_part_on_depth):
     copied = ", 2 of the image also on depth" if image_part_on_depth else ""
     report = f"layers matched: 3 image, 1 text, 1 depth{copied}. Without a match: nonsense"
     assert report in case.server.log_tail(60)
+
+
+@pytest.mark.parametrize("name", ["fp8", "int8"])
+def test_on_a_quantised_base(case, name):
+    """As far from the LoRA merged into the same rounded weights as rounded products are; without it, farther."""
+    known = (case.server.host / "comfy" / "quant_ops.py").read_text(encoding="utf-8")
+    if NOTES[name]["format"] not in known:
+        pytest.skip(f"this ComfyUI does not run {name}")
+    folder = case.server.models / "diffusion_models"
+    case.checkpoint = quantise(case.checkpoint, folder / f"lora_base_{name}.safetensors", name)
+    case.module = load_transformer(case.checkpoint)
+    without = case.reference("joint", 5.0, 4.0, 4)
+    got = run(case, merged(case, True), f"on_{name}.safetensors", True)
+    for mine, want, other in zip(got, case.reference("joint", 5.0, 4.0, 4), without, strict=True):
+        assert relative_error(mine, want) < 0.1 < relative_error(mine, other)
 
 
 def test_loras_of_other_models_are_refused(case):

@@ -1,6 +1,7 @@
 """Quantised files: what they hold, how far they are from their source, and what is refused."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from modality_forcing.model.network.checkpoint import CheckpointError, load_tran
 from modality_forcing.model.network.config import TransformerConfig
 from modality_forcing.model.network.quantise import NOTES, QUANTISED, file_bytes, quantise
 from modality_forcing.model.network.transformer import ModalityForcingTransformer
+from modality_forcing.tasks import quantise as command
 from safetensors.torch import load_file, save_file
 
 CONFIG = TransformerConfig(128, 4, double_blocks=1, single_blocks=1, decoder_blocks=1, mlp_size=384, text_width=48)
@@ -89,6 +91,46 @@ def test_nothing_is_left_of_a_file_that_was_not_finished(source, tmp_path, stop)
     with pytest.raises(type(stop)):
         quantise(source, tmp_path / "x.safetensors", "fp8", progress)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_says_what_was_wrong_and_leaves_nothing(source, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(command, "import_as_package", lambda: None)
+    monkeypatch.setattr(command, "end_on_terminate", lambda: None)
+    fp8, other = quantise(source, tmp_path / "fp8.safetensors", "fp8"), tmp_path / "other.safetensors"
+    save_file({"conv.weight": torch.zeros(3, 3)}, other)
+    target = tmp_path / "new" / "x.safetensors"
+    target.parent.mkdir()
+
+    def run(file: Path) -> tuple[int, str]:
+        status = command.main([str(file), str(target), "--format", "fp8"])
+        assert list(target.parent.iterdir()) == []
+        return status, capsys.readouterr().err
+
+    for file, message in (
+        (fp8, "quantised already"),
+        (other, "another model"),
+        (tmp_path / "no.safetensors", "no.safetensors"),
+    ):
+        status, said = run(file)
+        assert status == 1 and message in said and "Traceback" not in said
+
+    def stopped(index: int, count: int) -> None:
+        if index > count // 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "progress_line", lambda: stopped)
+        status, said = run(source)
+    assert status == 130 and "x.safetensors was not written" in said
+
+    resource = pytest.importorskip("resource", reason="file size limits stand in for a full disk on Unix only")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        status, said = run(source)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1 and "could not write" in said and "x.safetensors" in said
 
 
 def test_memory_is_that_of_a_tensor(source, tmp_path, monkeypatch):
