@@ -20,10 +20,13 @@ MODEL = {name: Link("small", name) for name in ("model", "clip", "vae")}
 WIDE = 520
 DEPTH_WIDTH, DEPTH_HEIGHT, VIEWER_HEIGHT = 400, 450, 600  # at least what their widgets take
 # What is set for the released model.
-PICTURES = "width and height 512, steps 50, both guidances 4"
-GIVEN, GIVEN_PART = "max_side 512, steps 50, guidance 4", "max_side 512, steps 50, both guidances 4"
-DEPTHS = "max_side 512, steps 20"
-VIEWS = "max_side 512 (twice), steps 50, both guidances 4"
+PICTURES = "width and height 512, sampling as released, both guidances 4"
+GIVEN, GIVEN_PART = (
+    "max_side 512, sampling as released, guidance 4",
+    "max_side 512, sampling as released, both guidances 4",
+)
+DEPTHS = "max_side 512, sampling as released"
+VIEWS = "max_side 512 (twice), sampling as released, both guidances 4"
 SMALL_CUT = {"edge_threshold": EDGE, "far": FAR}
 
 

@@ -6,15 +6,14 @@ Each takes model, clip and vae; the values that its widgets show at first are th
 from .builder import In, Link, Node, Subgraph
 from .settings import (
     DEPTH_GUIDANCE,
-    DEPTH_STEPS,
     EDGE,
     FAR,
     GUIDANCE,
     IMAGE_GUIDANCE,
     LEAD,
     PROMPT,
+    SAMPLING,
     SIDE,
-    STEPS,
 )
 
 CUT = {"edge_threshold": In("edge_threshold", EDGE), "far": In("far", 0.0)}
@@ -32,8 +31,9 @@ def texts() -> list[Node]:
     ]
 
 
-def _schedule(steps: int, lead: bool) -> list[Node]:
-    values = {"model": In("model"), "steps": In("steps", steps)}
+def _schedule(depth_only: bool, lead: bool) -> list[Node]:
+    method = {"sampling": In("sampling", SAMPLING), "depth_only": depth_only}
+    values = {"model": In("model"), "steps": Link("method", "steps")}
     before = []
     if lead:
         before = [Node("lead", "ModalityForcingLead", {"order": In("first", LEAD)}, 2)]
@@ -41,24 +41,24 @@ def _schedule(steps: int, lead: bool) -> list[Node]:
     return [
         *before,
         Node("schedule", "ModalityForcingSchedule", values, 2, height=420),
-        Node("method", "KSamplerSelect", {"sampler_name": "euler"}, 2),
+        Node("method", "ModalityForcingSampling", method, 2),
     ]
 
 
-def sampler(steps: int, cfg: object, positive: Link, negative: Link, latent: Link) -> list[Node]:
-    """Where one modality is given: one guidance for what is made."""
+def sampler(cfg: object, positive: Link, negative: Link, latent: Link) -> list[Node]:
+    """Where one modality is given: one guidance for what is made. cfg 1.0: where that is depth."""
     sampled = {
         "model": Link("schedule", "model"),
         "noise_seed": In("seed", 0),
         "cfg": cfg,
         "positive": positive,
         "negative": negative,
-        "sampler": Link("method"),
+        "sampler": Link("method", "sampler"),
         "sigmas": SIGMAS,
         "latent_image": latent,
         "control_after_generate": "fixed",
     }
-    return [*_schedule(steps, lead=cfg != 1.0), Node("sampler", "SamplerCustom", sampled, 3)]
+    return [*_schedule(cfg == 1.0, lead=cfg != 1.0), Node("sampler", "SamplerCustom", sampled, 3)]
 
 
 def joint_sampler(positive: Link, negative: Link, latent: Link, sigmas: Link = SIGMAS) -> list[Node]:
@@ -73,12 +73,12 @@ def joint_sampler(positive: Link, negative: Link, latent: Link, sigmas: Link = S
     sampled = {
         "noise": Link("noise"),
         "guider": Link("guider"),
-        "sampler": Link("method"),
+        "sampler": Link("method", "sampler"),
         "sigmas": sigmas,
         "latent_image": latent,
     }
     return [
-        *_schedule(STEPS, lead=True),
+        *_schedule(depth_only=False, lead=True),
         Node("noise", "RandomNoise", {"noise_seed": In("seed", 0), "control_after_generate": "fixed"}, 3),
         Node("guider", "ModalityForcingGuider", guided, 3, height=420),
         Node("sampler", "SamplerCustomAdvanced", sampled, 3),
@@ -134,7 +134,7 @@ IMAGE_TO_DEPTH = Subgraph(
         *_fitted("image"),
         Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
         *_given_image("text"),
-        *sampler(DEPTH_STEPS, 1.0, *GIVEN),
+        *sampler(1.0, *GIVEN),
         Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
     ],
     DEPTH,
@@ -153,7 +153,7 @@ def _depth_to_image(name: str, masked: bool, description: str) -> Subgraph:
         *_fitted("depth picture", masked),
         Node("encoded", "ModalityForcingEncodeDepthPicture", picture, 1),
         Node("given", "ModalityForcingDepthCondition", condition, 1),
-        *(joint_sampler(*GIVEN) if masked else sampler(STEPS, In("guidance", GUIDANCE), *GIVEN)),
+        *(joint_sampler(*GIVEN) if masked else sampler(In("guidance", GUIDANCE), *GIVEN)),
         *decoded(),
     ]
     return Subgraph(name, items, BOTH, description)
@@ -177,7 +177,7 @@ INPAINT = Subgraph(
                 "cfg": 1.0,
                 "positive": GIVEN[0],
                 "negative": GIVEN[1],
-                "sampler": Link("method"),
+                "sampler": Link("method", "sampler"),
                 "sigmas": Link("schedule", "sigmas"),
                 "latent_image": GIVEN[2],
                 "control_after_generate": "fixed",
@@ -239,7 +239,7 @@ REFINE_DEPTH = Subgraph(
             {"positive": Link("text"), "negative": Link("text"), "rgb": In("latent")},
             1,
         ),
-        *sampler(DEPTH_STEPS, 1.0, *GIVEN),
+        *sampler(1.0, *GIVEN),
         Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
     ],
     DEPTH,

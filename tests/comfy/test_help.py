@@ -6,7 +6,17 @@ from modality_forcing.tasks.host.server import PACK_FOLDER
 
 DOCS = ROOT / "web" / "docs"
 PREFIX = "ModalityForcing"
-NAMES = ["LoadModel", "LoadSmall", "Schedule", "Lead", "EmptyLatent", "JoinLatents", "SplitLatents", "FitImage"]
+NAMES = [
+    "LoadModel",
+    "LoadSmall",
+    "Schedule",
+    "Lead",
+    "Sampling",
+    "EmptyLatent",
+    "JoinLatents",
+    "SplitLatents",
+    "FitImage",
+]
 NAMES += ["ImageCondition", "DepthCondition", "DecodeDepth", "EncodeDepthPicture", "EncodeGeometry"]
 
 
