@@ -68,9 +68,11 @@ class HostKernels(Kernels):
         return scale if self.fused else super().prepare_scale(scale)
 
     def rotary(self, ids: Tensor, head_size: int, theta: float) -> Table:
-        """(1,1,L,d/2,2,2): a rotation matrix for each pair, column by column in memory."""
+        """(1,1,L,d/2,2,2): a rotation matrix for each pair; column by column in memory where `_rotated` takes columns."""
         angles = rotary_angles(ids, head_size, theta)
         cos, sin = angles.cos(), angles.sin()
+        if HAS_FUSED:
+            return torch.stack([cos, -sin, sin, cos], dim=-1).unflatten(-1, (2, 2))[None, None]
         return torch.stack([cos, sin, -sin, cos], dim=-1).unflatten(-1, (2, 2)).mT[None, None]
 
     def part(self, table: Table, start: int, stop: int) -> Table:
