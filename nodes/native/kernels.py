@@ -68,7 +68,7 @@ class HostKernels(Kernels):
         return scale if self.fused else super().prepare_scale(scale)
 
     def rotary(self, ids: Tensor, head_size: int, theta: float) -> Table:
-        """(1,1,L,d/2,2,2): a rotation matrix for each pair; column by column in memory where `_rotated` takes columns."""
+        """(1,1,L,d/2,2,2): a rotation matrix for each pair; by columns in memory where `_rotated` reads columns."""
         angles = rotary_angles(ids, head_size, theta)
         cos, sin = angles.cos(), angles.sin()
         if HAS_FUSED:
