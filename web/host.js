@@ -16,6 +16,7 @@ const shownWidgets = new Set(); // {node, widget} that run
 // Results by the workflow they were made in, which its change tracker stands for: a tab that comes back finds them.
 const results = new WeakMap(); // change tracker -> Map(execution id -> {items, index, number})
 let resultNumber = 0;
+let lastPrompt = {}; // {id, workflow: promise of its workflow's id}
 
 // makers: {node type: (node) => void}, called once for every new node.
 export function register(makers) {
@@ -184,32 +185,47 @@ function activeTracker() {
 }
 
 async function keepResult(detail) {
-    const tracker = trackerOf(detail) ?? (await isOfOpenGraph(detail.prompt_id) ? activeTracker() : null);
+    const number = ++resultNumber; // by arrival: where a result belongs may be known later than of the one after it
+    const tracker = await trackerOf(detail);
     if (!tracker) return;
     if (!results.has(tracker)) results.set(tracker, new Map());
     const kept = results.get(tracker);
     const id = String(detail.display_node ?? detail.node);
+    if (kept.get(id)?.number > number) return;
     const items = detail.output[OUTPUT];
     const index = Math.min(kept.get(id)?.index ?? 0, items[0].count - 1);
-    kept.set(id, { items, index, number: ++resultNumber });
+    kept.set(id, { items, index, number });
     showResults();
 }
 
-// The tracker of the workflow that queued a prompt: the frontend has just put the output into that one's books.
-function trackerOf({ node, output }) {
-    const open = app.extensionManager?.workflow?.openWorkflows ?? [];
-    return open.map((workflow) => workflow.changeTracker).find((tracker) => tracker?.nodeOutputs?.[node] === output);
+// The tracker of the workflow that a prompt was made of. The frontend notes the workflow that is active when it hears that
+// the prompt is queued, which after a switch of tabs is another one, or comes later than the result; the server knows.
+async function trackerOf({ node, output, prompt_id }) {
+    const noted = trackers().filter((tracker) => tracker.nodeOutputs?.[node] === output);
+    if (noted.length === 1 && trackers().length === 1) return noted[0];
+    const id = await workflowOf(prompt_id);
+    if (id === undefined) return noted[0];
+    const own = trackers(id);
+    return own.find((tracker) => noted.includes(tracker)) ?? own.find((tracker) => tracker === activeTracker()) ?? own[0];
 }
 
-// For results that the frontend cannot place (queued before a reload, or answered before it took notes): the server
-// knows the workflow of a prompt.
-async function isOfOpenGraph(promptId) {
-    const [queue, history] = await Promise.all(
-        ["/queue", `/history/${promptId}`].map(async (path) => (await api.fetchApi(path)).json()),
-    );
-    const prompts = [...queue.queue_running, ...queue.queue_pending, ...Object.values(history).map((entry) => entry.prompt)];
-    const prompt = prompts.find(([, id]) => id === promptId);
-    return prompt?.[3]?.extra_pnginfo?.workflow?.id === rootGraph()?.id;
+// The trackers of the open workflows, or of those with this id: of two tabs of one file, where the frontend keeps its id.
+function trackers(id) {
+    const open = (app.extensionManager?.workflow?.openWorkflows ?? []).map((workflow) => workflow.changeTracker).filter(Boolean);
+    return id === undefined ? open : open.filter((tracker) => tracker.activeState?.id === id);
+}
+
+// The id of a prompt's workflow, asked of the server once for all of its nodes.
+function workflowOf(promptId) {
+    if (lastPrompt.id !== promptId) lastPrompt = { id: promptId, workflow: askWorkflowOf(promptId) };
+    return lastPrompt.workflow;
+}
+
+async function askWorkflowOf(promptId) {
+    const ask = async (path) => (await api.fetchApi(path)).json();
+    const { queue_running: running, queue_pending: pending } = await ask("/queue"); // what has left it is in the history
+    const prompt = [...running, ...pending].find(([, id]) => id === promptId) ?? (await ask(`/history/${promptId}`))[promptId]?.prompt;
+    return prompt?.[3]?.extra_pnginfo?.workflow?.id;
 }
 
 function showResults() {
@@ -217,9 +233,11 @@ function showResults() {
 }
 
 function showResult({ node, widget }) {
-    const tracker = activeTracker();
+    if (!widget.result || !node.graph) return;
     // While a tab is opened its nodes are there before the frontend calls its workflow the active one.
-    if (!widget.result || !node.graph || !tracker || tracker.activeState?.id !== rootGraph()?.id) return;
+    const own = trackers(rootGraph()?.id);
+    const tracker = own.length > 1 ? own.find((candidate) => candidate === activeTracker()) : own[0];
+    if (!tracker) return;
     const kept = results.get(tracker);
     const records = executionIds(node).map((id) => kept?.get(id)).filter(Boolean);
     widget.result(records.sort((a, b) => b.number - a.number)[0] ?? null);

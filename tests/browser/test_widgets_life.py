@@ -169,7 +169,7 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hea
     may take its time with each workflow that is opened.
     """
     page, workflow = frontend.page, "app.extensionManager.workflow"
-    open_graph(frontend, object_info, viewers(scene.nodes()), "first")
+    open_graph(frontend, object_info, viewers(scene.nodes()), f"first, {page_hears_of_it}")
     page.evaluate(f"window.firstTab = {workflow}.activeWorkflow")
     page.evaluate(SLOW_OPENING)
     answers = []
@@ -180,7 +180,7 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hea
     if page_hears_of_it == "before the switch":
         route.fulfill(response=answer)
         page.wait_for_timeout(20)
-    open_graph(frontend, object_info, viewers(scene.pair_nodes()), "second")
+    open_graph(frontend, object_info, viewers(scene.pair_nodes()), f"second, {page_hears_of_it}")
     await_true(page, lambda: frontend.server.get_json(f"/history/{answer.json()['prompt_id']}"))
     if page_hears_of_it == "after the run":
         route.fulfill(response=answer)
