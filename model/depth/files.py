@@ -85,6 +85,10 @@ def save_depth(
     values = _plain_map(depth, valid)
     writers = {".png": _write_png16, ".exr": write_exr, ".npy": _write_npy}
     text = {"depth_meaning": "linear depth, 0 = none", "depth_unit": unit}
+    if step is not None and far is not None:
+        raise ValueError(
+            f"got step {step} and far {far}: each says what the levels of a PNG mean; expected one of them"
+        )
     if path.suffix.lower() == ".png":
         values, step = _within(values, far) if far is not None else (values, step)
         values, text["depth_step"] = _levels(values, step)

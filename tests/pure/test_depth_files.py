@@ -38,6 +38,12 @@ def test_float_files_are_exact(tmp_path, depth, suffix):
     assert loaded.unit == ("" if suffix == ".npy" else "metre")
 
 
+def test_a_png_has_a_step_or_a_far_end(tmp_path):
+    with pytest.raises(ValueError, match="expected one of them"):
+        save_depth(tmp_path / "a.png", torch.ones(2, 2), step=0.1, far=5.0)
+    assert not list(tmp_path.iterdir())
+
+
 def test_png_is_exact_to_half_a_step(tmp_path, depth):
     loaded = load_depth(save_depth(tmp_path / "a.png", depth))
     step = float(depth[usable(depth)].max()) / 65535
