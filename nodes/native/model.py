@@ -22,6 +22,7 @@ from ...model.diffusion.levels import depth_velocity, per_sample
 from ...model.diffusion.schedule import tilt, tilt_ratio
 from ...model.network.config import TransformerConfig
 from .latent_format import JOINT_CHANNELS, PARTS, scale_depth
+from .plain_runs import PlainRun
 from .transformer import NativeTransformer
 
 TEXT_TOKENS = 512  # of the released model, where a text's length is not known yet
@@ -69,10 +70,15 @@ class ModalityForcingModel(comfy.model_base.Flux):
         super().__init__(model_config, comfy.model_base.ModelType.FLUX, device=device, unet_model=NativeTransformer)
         self.memory_usage_factor_conds = ()
         self.model_sampling = TwoClockSampling(model_config)
+        self.plain_run = PlainRun()
 
     @property
     def log2_alpha(self) -> float:
         return getattr(self.model_sampling, "log2_alpha", 0.0)  # core's own ModelSampling nodes have none
+
+    @property
+    def shift(self) -> float:
+        return getattr(self.model_sampling, "shift", 0.0)
 
     def memory_required(self, input_shape: Any, cond_shapes: dict[str, Any] | None = None) -> float:
         """Bytes that a call on (B,384,h,w) holds at once beside the weights, with a tenth to spare."""
@@ -122,6 +128,8 @@ class ModalityForcingModel(comfy.model_base.Flux):
             )
         # Not CONDCrossAttn: that pads by repeating tokens, which is wrong under rotary text positions.
         out = {"c_crossattn": comfy.conds.CONDRegular(text)}
+        given = {modality for modality in PARTS if kwargs.get(given_key(modality)) is not None}
+        self.plain_run.note(kwargs["prompt_type"], kwargs["noise"], given)
         for modality in PARTS:
             given = kwargs.get(given_key(modality))
             if given is not None and given.strength > 0:
@@ -161,6 +169,8 @@ class ModalityForcingModel(comfy.model_base.Flux):
     ):
         """x: (B,384,h,w) as the sampler carries it, t: (B,) sigma -> the clean latent, likewise scaled, float32."""
         sigma = t.float()
+        run = transformer_options.get(OPTIONS_KEY)
+        exact = run["exact_depth"] if run else self.plain_run.begin(transformer_options, self.shift, self.log2_alpha)
         clocks = {"rgb": sigma, "depth": tilt(sigma, self.log2_alpha)}
         state = {m: x[:, c].float() for m, c in PARTS.items()}
         state["depth"] = state["depth"] * per_sample(tilt_ratio(sigma, self.log2_alpha), state["depth"])
@@ -188,7 +198,7 @@ class ModalityForcingModel(comfy.model_base.Flux):
         head = {m: output[:, c] for m, c in PARTS.items()}
         t_rgb, t_depth = (per_sample(levels[m], x) for m in ("rgb", "depth"))
         clean = {"rgb": state["rgb"] - t_rgb * head["rgb"], "depth": head["depth"]}
-        if not transformer_options.get(OPTIONS_KEY, {}).get("exact_depth"):
+        if not exact:
             # Equal to the head where t >= 0.05; below, what the released sampler's clamped velocity implies.
             velocity = depth_velocity(state["depth"], head["depth"], levels["depth"])
             clean["depth"] = state["depth"] - t_depth * velocity

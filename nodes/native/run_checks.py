@@ -9,16 +9,15 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...model.diffusion.schedule import on_base_levels, tilt
+from ...model.diffusion.schedule import on_base_levels
 from .foreign import adapt
 from .latent_format import PARTS
 from .model import OPTIONS_KEY, ModalityForcingModel, TwoClockSampling, given_key
-from .notices import notice
+from .plain_runs import check_sides, check_tail
 
 WRAPPER_KEY = "modality_forcing"
 PIXELS = {"core": 8, "ours": 16}  # to a cell of an area: core's nodes divide by 8 whatever the model
 REMEMBERED = 64
-CLEAN_LEVEL = 0.02  # measured by `run.py bench schedulers`: steps below it roughen depth
 
 # Fingerprints of the latents that unfinished runs have returned -> the log2_alpha that they were made with.
 _unfinished: OrderedDict[bytes, float] = OrderedDict()
@@ -60,7 +59,7 @@ def _run(executor, noise, latent_image, sampler, sigmas, *args, **kwargs) -> Ten
     groups = used_conditions(guider)
     conds = [cond for group in groups.values() for cond in group]
     for modality in PARTS:
-        _check_pairs(modality, groups)
+        check_sides(modality, {n: any(given_key(modality) in cond for cond in group) for n, group in groups.items()})
     for cond in conds:
         _fit_area(cond, latent_image.shape[-2:])
     whole = {m for m in PARTS if conds and all(_replaces(cond.get(given_key(m))) for cond in conds)}
@@ -78,7 +77,8 @@ def _run(executor, noise, latent_image, sampler, sigmas, *args, **kwargs) -> Ten
     shift = getattr(sampling, "shift", 0.0)
     exact = getattr(sampling, "exact_depth", False) or not on_base_levels(sigmas, shift)
     options[OPTIONS_KEY] = {"exact_depth": exact}
-    _check_tail(sigmas, shift, log2_alpha)
+    if "depth" not in whole:
+        check_tail(sigmas, shift, log2_alpha, exact)
     adapt(guider.model_options, conds, log2_alpha)
     _check_stage(latent_image, sigmas, log2_alpha)
     latent_image = _open_unknown(guider.model_options, latent_image, sigmas, whole)
@@ -104,18 +104,6 @@ def _replaces(given: Any) -> bool:
     return given is not None and given.replaces_modality
 
 
-def _check_pairs(modality: str, groups: dict[str, list[dict[str, Any]]]) -> None:
-    has = {name: any(given_key(modality) in cond for cond in group) for name, group in groups.items()}
-    if any(has.values()) and not all(has.values()):
-        with_it = ", ".join(name for name, value in has.items() if value)
-        without = ", ".join(name for name, value in has.items() if not value)
-        node = {"rgb": "Image as Condition", "depth": "Depth as Condition"}[modality]
-        raise ValueError(
-            f"the {modality} condition is on {with_it} but not on {without}, so guidance would compare two different "
-            f"tasks. Connect both outputs of '{node}', positive and negative, to the sampler."
-        )
-
-
 def _fit_area(cond: dict[str, Any], size: tuple[int, int]) -> None:
     """Bring a pixel area from core's cells of 8 pixels to ours of 16: the fewest that cover it."""
     area = cond.get("area")
@@ -130,18 +118,6 @@ def _fit_area(cond: dict[str, Any], size: tuple[int, int]) -> None:
                 f"{limit * PIXELS['ours']}; move the area of 'Conditioning (Set Area)' into the picture."
             )
     cond["area"] = (*(stop - start for start, stop in spans), *(start for start, _ in spans))
-
-
-def _check_tail(sigmas: Tensor, mu: float, log2_alpha: float) -> None:
-    if len(sigmas) < 2 or sigmas[-1] > 0 or on_base_levels(sigmas, mu):
-        return
-    level = float(tilt(sigmas[-2], log2_alpha))
-    if level < CLEAN_LEVEL:
-        notice(
-            f"These sigmas step through depth's noise level {level:.4f}, so close to 0 that the network copies its "
-            "grain. Depth ends smoother with the sigmas of 'RGB-D Schedule' or the schedulers simple, sgm_uniform, "
-            "beta and linear_quadratic."
-        )
 
 
 def _check_stage(latent: Tensor, sigmas: Tensor, log2_alpha: float) -> None:

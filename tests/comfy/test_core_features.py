@@ -118,13 +118,50 @@ def test_denoise_below_one_starts_from_the_latent(case):
     assert all(near < 0.6 * far for near, far in zip(*distances, strict=True))
 
 
-def test_core_loader_finds_an_unprefixed_file(case):
+def from_core(case, graph):
+    """The model by core's own loader."""
     state = {f"model.diffusion_model.{k}": v for k, v in case.module.state_dict().items()}
     save_file(state, case.server.models / "diffusion_models" / "core_layout.safetensors")
+    return graph.add("UNETLoader", unet_name="core_layout.safetensors", weight_dtype="default")
+
+
+def test_core_loader_finds_an_unprefixed_file(case):
     graph = Graph()
-    model = graph.add("UNETLoader", unet_name="core_layout.safetensors", weight_dtype="default")
+    model = from_core(case, graph)
     for got, want in zip(case.run(graph, joint(case, graph, model)), case.reference("joint", 5.0, 4.0, 4), strict=True):
         assert relative_error(got, want) < TOLERANCE
+
+
+@pytest.mark.parametrize("scheduler", ["simple", "karras"])
+def test_core_loader_without_a_schedule_samples_as_with_one(case, scheduler):
+    """Also with sigmas that the release does not have, where depth ends exactly; and the run says what it cannot do."""
+    results, before = [], len(case.server.log_tail(10**6))
+    for surrounded in (True, False):
+        graph = Graph()
+        settings = {"steps": 4, "shift": 1.1, "log2_alpha": 0.0}
+        model = from_core(case, graph)
+        model = graph.add("ModalityForcingSchedule", model=model, **settings) if surrounded else model
+        sigmas = graph.add("BasicScheduler", model=model, scheduler=scheduler, steps=20, denoise=1.0)
+        results.append(case.run(graph, case.custom_sampler(graph, model, sigmas, case.texts(graph), 4.0)))
+    for got, want in zip(*results, strict=True):
+        assert torch.equal(got, want)
+    said = case.server.log_tail(10**6)[before:]
+    assert said.count("comes from core's own loader") == 1
+    assert said.count("step through depth's noise level") == (2 if scheduler == "karras" else 0)
+
+
+@pytest.mark.parametrize("cfg", [4.0, 1.0])
+def test_core_loader_without_a_schedule_knows_one_sided_conditions(case, cfg):
+    graph = Graph()
+    model, texts = from_core(case, graph), case.texts(graph)
+    positive, _ = case.condition(graph, "i2d", texts)
+    sigmas = graph.add("BasicScheduler", model=model, scheduler="simple", steps=2, denoise=1.0)
+    latent = case.custom_sampler(graph, model, sigmas, (positive, texts[1]), cfg)
+    if cfg == 1.0:  # the other side is not used
+        assert all(part.isfinite().all() for part in case.run(graph, latent))
+    else:
+        with pytest.raises(GraphError, match="the rgb condition is on positive but not on negative"):
+            case.run(graph, latent)
 
 
 @pytest.mark.parametrize("weight_dtype", ["bf16", "fp8_e4m3fn", "fp8_e5m2"])

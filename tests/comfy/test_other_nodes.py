@@ -47,10 +47,11 @@ def test_exact_depth_ends_as_the_network_sees_it_and_is_off_as_released(case):
     """Where depth is cleaner than 0.05 before the end, the release's step leaves some of the noise."""
     left = {}
     for exact in (False, True):
-        graph = Graph()
+        graph, before = Graph(), len(case.server.log_tail(10**6))
         node = schedule(case, graph, steps=20, log2_alpha=-2.0, exact_depth=exact)
         _, depth = sampled(case, graph, gaussian(graph, node), node[1], cfg=1.0)
         left[exact] = float((depth - 0.5).abs().mean())
+        assert ("Turn on exact_depth" in case.server.log_tail(10**6)[before:]) != exact
     assert left[True] < 1e-5
     assert 0.005 < left[False] < 0.05
 

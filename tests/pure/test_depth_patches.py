@@ -1,28 +1,35 @@
 """Torn depth patches are told from whole ones."""
 
 import torch
-from modality_forcing.model.depth.codec import patchify
-from modality_forcing.model.depth.patches import TORN_RATIO, border_ratio
+from modality_forcing.model.depth.codec import encode, patchify
+from modality_forcing.model.depth.patches import TORN, tear
+from modality_forcing.model.scenes import generate
+from torch.nn import functional as F
 
 
 def floor(h=64, w=96):
     return torch.linspace(1.6, 0.4, h)[:, None].expand(1, h, w).contiguous()
 
 
-def test_a_smooth_map_is_whole_and_steps_alike_across_borders():
-    """A ramp steps evenly: in 3 x 96 of 608 steps over borders, in half of the others. 0.4737 / 0.5."""
-    assert abs(border_ratio(patchify(floor())) - 0.947) < 0.001
+def test_a_ramp_steps_one_pixel_across_borders_and_sixteen_to_the_next_patch():
+    assert abs(tear(patchify(floor())) - 1 / 16) < 1e-4
 
 
-def test_latents_flipped_or_rotated_by_cells_are_torn():
-    """Flipped cells: each border steps by 31 pixels of the ramp instead of one."""
+def test_cells_that_were_moved_or_enlarged_are_torn():
+    """Flipped cells: each border steps by 31 pixels of the ramp. Enlarged twice: back by 15 of 8."""
     whole = patchify(floor())
-    assert abs(border_ratio(whole.flip(-2)) - 31) < 2
-    assert border_ratio(whole.rot90(1, (2, 3))) > TORN_RATIO
+    assert abs(tear(whole.flip(-2)) - 31 / 16) < 1e-4
+    assert tear(whole.rot90(1, (2, 3))) > TORN
+    for mode in ("bilinear", "bicubic", "nearest-exact"):
+        assert tear(F.interpolate(whole, scale_factor=2, mode=mode)) > TORN
+    assert tear(torch.cat([whole, whole.flip(-2)])) > TORN, "one of a batch"
 
 
-def test_holes_one_patch_and_nothing_known_are_not_torn():
+def test_scenes_holes_flat_maps_one_patch_and_nothing_known_are_not_torn():
+    scenes = generate([1, 2, 3], (128, 128))
+    assert tear(encode(scenes.depth, scenes.valid)) < 0.3
     holes = patchify(torch.where(torch.rand(1, 64, 96, generator=torch.manual_seed(0)) < 0.3, torch.nan, floor()))
-    assert border_ratio(holes) < 2
-    assert border_ratio(patchify(floor(16, 16))) == 0
-    assert border_ratio(torch.full((1, 256, 2, 2), torch.nan)) == 0
+    assert tear(holes) < 0.1
+    assert tear(0.5 + 1e-3 * torch.rand(1, 256, 4, 4, generator=torch.manual_seed(0))) < 0.3
+    assert tear(patchify(floor(16, 16))) == 0
+    assert tear(torch.full((1, 256, 2, 2), torch.nan)) == 0
