@@ -9,6 +9,7 @@ import torch
 from graphs import Graph, Node, relative_error
 from modality_forcing.model.depth.matching import matched
 from modality_forcing.model.scenes import generate
+from modality_forcing.tasks import SMALL_MODEL
 from modality_forcing.tasks.host.server import GraphError
 from test_demo_nodes import FOLDER, Small
 
@@ -167,7 +168,10 @@ def test_depth_is_fitted_to_points_of_another_size(small, points):
 
 @pytest.mark.parametrize("sampler, log2_alpha", [("euler", 5.0), ("dpmpp_2m", 0.0), ("euler_ancestral", -2.0)])
 def test_points_pull_the_predicted_depth_and_strength_0_does_nothing(small, pictures, points, sampler, log2_alpha):
+    """With fresh noise at each step by the bundled model: a random network's guess may run against the points then."""
     depth, known = points
+    if sampler == "euler_ancestral":
+        small = Small(small.server, SMALL_MODEL.parent, SMALL_MODEL.name, small.out)
 
     def joint(strength: float | None) -> torch.Tensor:
         run = Run(small, pictures[:1], sampler, log2_alpha)
@@ -193,8 +197,7 @@ def test_points_pull_the_predicted_depth_and_strength_0_does_nothing(small, pict
     plain, guided = joint(None), joint(1.0)
     assert torch.equal(joint(0.0), plain)
     off = [(matched(x, depth) / depth - 1).abs().nanmedian() for x in (plain.where(plain < 1e9, torch.nan), guided)]
-    # A random network's guess after fresh noise may run against the points, and then a fit has little to hold on to.
-    assert off[1] < (1.0 if sampler == "euler_ancestral" else 0.6) * off[0]
+    assert off[1] < 0.6 * off[0], f"{off[1]:.3f} beside {off[0]:.3f}"
 
 
 def test_a_view_is_encoded_painted_and_added(small, pictures):
