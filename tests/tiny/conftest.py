@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ evaluate_every = 0
 tensorboard = false
 progress = false
 """
+
+
+@pytest.fixture(autouse=True)
+def forget_precision() -> Iterator[Callable[[], None]]:
+    """After each test, and when it is called: Accelerate holds one precision for the whole process."""
+
+    def forget() -> None:
+        if "accelerate.state" in sys.modules:
+            sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
+
+    yield forget
+    forget()
 
 
 @pytest.fixture

@@ -201,6 +201,7 @@ def test_command_line(tmp_path, capsys):
     words = TextEncoder(tuple("abcdefg"), 6)
     words.save(tmp_path / "words.json")
     ImageCodec(8).save(tmp_path / "image_codec.safetensors")
+    torch.manual_seed(0)
     module = ModalityForcingTransformer(TransformerConfig(32, 2, 1, 1, 1, 96, words.width))
     torch.nn.init.constant_(module.depth_final_layer.linear.weight, 0.01)
     save_transformer(module, tmp_path / "model.safetensors")

@@ -25,6 +25,7 @@ from modality_forcing.model.training.data import DataError
 from modality_forcing.model.training.logs import RunLog, read_curve
 from modality_forcing.model.training.losses import LatentBatch, LossWeights, joint_loss
 from modality_forcing.model.training.optimisation import AveragedWeights, learning_rate
+from modality_forcing.model.training.parallel import open_accelerator
 from modality_forcing.model.training.plan import setup_of
 from modality_forcing.model.training.plan_counts import plan_memory
 from modality_forcing.model.training.trainer import FINAL, Trainer, _take, count_elements, split_rows
@@ -139,8 +140,6 @@ def test_plan_is_what_one_process_holds(path, changes):
 
 
 def cpu():
-    from modality_forcing.model.training.parallel import open_accelerator
-
     return open_accelerator(Config(output="").training)
 
 
@@ -276,10 +275,11 @@ def test_averaged_weights_by_hand():
     assert weight.item() == 2.0
 
 
-def test_bfloat16_keeps_the_depth_head_in_float32(path, request, train):
+def test_bfloat16_keeps_the_depth_head_in_float32(path, train, forget_precision):
     exact = train("training.steps=1")
-    accelerator = request.getfixturevalue("cpu_bfloat16")
-    trainer = Trainer(load(path, ["training.precision=bfloat16", "training.steps=1"]), accelerator)
+    forget_precision()
+    config = load(path, ["training.precision=bfloat16", "training.steps=1"])
+    trainer = Trainer(config, open_accelerator(config.training))
     kinds = {}
     module = trainer.parts.model.module
     module.depth_final_layer.linear.register_forward_hook(lambda m, i, o: kinds.update(head=o.dtype))
@@ -293,17 +293,6 @@ def test_bfloat16_keeps_the_depth_head_in_float32(path, request, train):
     saved = load_file(trainer.folder / FINAL)
     assert saved["dit.single_blocks.0.linear1.weight"].dtype == torch.bfloat16
     assert saved["dit.depth_final_layer.linear.weight"].dtype == torch.float32
-
-
-@pytest.fixture
-def cpu_bfloat16():
-    """Accelerate holds one state, with one precision, for the whole process."""
-    from accelerate.state import AcceleratorState
-    from modality_forcing.model.training.parallel import open_accelerator
-
-    AcceleratorState._reset_state(reset_partial_state=True)
-    yield open_accelerator(replace(Config(output="").training, precision="bfloat16"))
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")

@@ -30,15 +30,6 @@ def needs_peft():
     pytest.importorskip("peft")
 
 
-@pytest.fixture(autouse=True)
-def fresh_precision():
-    """Accelerate holds one state, with one precision, for the whole process."""
-    from accelerate.state import AcceleratorState
-
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
-
-
 @pytest.fixture
 def source(tmp_path) -> Path:
     """A text-to-image model of random weights."""
