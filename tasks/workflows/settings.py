@@ -1,6 +1,6 @@
 """What the bundled small model is used with, in the one place where that is said: workflows, demo and pictures."""
 
-SIDE, STEPS, GUIDANCE = 128, 25, 2.0  # pixels that the model was trained at; what its depth comes out best with
+SIDE, STEPS, GUIDANCE = 256, 25, 2.0  # pixels that the model was trained at; what its depth comes out best with
 IMAGE_GUIDANCE, DEPTH_GUIDANCE = (
     3.0,
     1.0,
