@@ -20,6 +20,7 @@ from functools import cache
 from torch import Tensor
 
 from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
+from ..workflows.settings import SIDE
 from .bundled import Bundled, abs_rel, rms
 from .in_core import InCore, Result, Setting
 
@@ -134,7 +135,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which (all)")
     options = parser.parse_args(arguments)
     core = InCore(Bundled(options.count))
-    print(f"ComfyUI {core.host}, {options.count} scenes of 128 x 128")
+    print(f"ComfyUI {core.host}, {options.count} scenes of {SIDE} x {SIDE}")
     for name in options.tables:
         TABLES[name](core)
     return 0
