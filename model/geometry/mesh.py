@@ -83,13 +83,13 @@ def poisson_mesh(cloud: PointCloud, *, depth: int = 9, trim_percent: float = 5.0
     """
     if not 4 <= depth <= 12 or not 0.0 <= trim_percent < 100.0:
         raise ValueError(f"got depth {depth} and trim_percent {trim_percent}, expected 4..12 and 0..100")
+    known = _oriented(cloud)
     try:
         import open3d
     except ImportError as error:
         raise ImportError(
             f"Poisson meshes need Open3D: pip install open3d. The grid mesh works without. ({error})"
         ) from error
-    known = _oriented(cloud)
     source = open3d.geometry.PointCloud(open3d.utility.Vector3dVector(known.points.astype(np.float64)))
     source.normals = open3d.utility.Vector3dVector(known.normals.astype(np.float64))
     source.colors = open3d.utility.Vector3dVector(known.colors / 255.0)
