@@ -2,11 +2,12 @@
 // there is put there when such a workflow is opened, as the frontend itself does for its own templates, and is said.
 
 import { isInInputs, onOpening, say, uploadPicture, workflowFile } from "./host.js";
+import { savedNodes } from "./saved_nodes.js";
 
 const EXAMPLE = /^modality_forcing_(scene|depth)(_hole|_16bit|_sparse)?\.png$/;
 
 export function offerExamples() {
-    onOpening(async (workflow) => {
+    onOpening("Examples", async (workflow) => {
         const added = [];
         for (const name of examplesIn(workflow)) {
             if (await isInInputs(name)) continue;
@@ -18,9 +19,8 @@ export function offerExamples() {
     });
 }
 
-// The names of example pictures among the values of a saved workflow's nodes, those in subgraphs included.
+// The names of example pictures among the values of a saved workflow's nodes.
 export function examplesIn(workflow) {
-    const graphs = [workflow, ...(workflow.definitions?.subgraphs ?? [])];
-    const values = graphs.flatMap((graph) => graph.nodes ?? []).flatMap((node) => Object.values(node.widgets_values ?? []));
+    const values = savedNodes(workflow).flatMap((node) => Object.values(node.widgets_values ?? []));
     return [...new Set(values.filter((value) => EXAMPLE.test(value)))];
 }

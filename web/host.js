@@ -7,7 +7,7 @@ import { livingElement } from "./parts/living_element.js";
 
 const PROPERTY = "modality_forcing"; // one object among a node's properties, saved with the workflow
 const OUTPUT = "modality_forcing"; // and among what a node that ran tells the browser
-const MUTED = 2;
+export const MUTED = 2;
 const BYPASSED = 4;
 
 const inPage = new Set(); // living elements
@@ -333,13 +333,15 @@ function readGiven(node) {
     return Object.values(given).every(Number.isFinite) ? { ...given, masked: mask >= 0 && node.isInputConnected(mask) } : null;
 }
 
-// Calls back with a saved workflow before it is opened; after a callback that returns true the lists of files are read anew.
-export function onOpening(callback) {
+// Calls back with a saved workflow before it is opened (after a callback that returns true the lists of files are read
+// anew), and with all its nodes when they are there, those in subgraphs included.
+export function onOpening(name, before, after = () => {}) {
     app.registerExtension({
-        name: "ModalityForcing.Opening",
+        name: `ModalityForcing.${name}`,
         beforeConfigureGraph: async (workflow) => {
-            if (await callback(workflow)) await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
+            if (await before(workflow)) await (app.reloadNodeDefs ?? app.refreshComboInNodes).call(app);
         },
+        afterConfigureGraph: () => after([app.graph, ...(app.graph.subgraphs?.values() ?? [])].flatMap((graph) => graph.nodes)),
     });
 }
 

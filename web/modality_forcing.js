@@ -2,6 +2,7 @@
 
 import { offerExamples } from "./examples.js";
 import { attach, hideInput, register } from "./host.js";
+import { leaveMutedModelsAlone } from "./muted_models.js";
 import { cloudWidget } from "./widgets/cloud.js";
 import { depthWidget } from "./widgets/depth.js";
 import { scheduleWidget } from "./widgets/schedule.js";
@@ -19,3 +20,4 @@ register({
 });
 
 offerExamples();
+leaveMutedModelsAlone();

@@ -58,6 +58,34 @@ def test_it_opens_in_sight_without_errors_and_is_queued_as_converted(frontend, p
     assert scale >= 0.7 and nodes <= 10
 
 
+def _unmuted(graph: dict) -> dict:
+    graphs = [graph, *graph["definitions"]["subgraphs"]]
+    for node in (node for each in graphs for node in each["nodes"]):
+        node["mode"] = 0
+    return graph
+
+
+def test_only_a_model_that_is_switched_on_is_missed(frontend):
+    """The released model lies muted beside the bundled one: its file is not asked for, until it is un-muted."""
+    graph = json.loads(FILES[0].read_text(encoding="utf-8"))
+    warn = "on => app.extensionManager.setting.set('Comfy.Workflow.ShowMissingModelsWarning', on)"
+    named = frontend.page.get_by_text("modality_forcing.safetensors")
+    frontend.load_workflow(graph)
+    in_the_note = named.count()
+    frontend.page.evaluate(warn, True)
+    frontend.load_workflow(graph)
+    frontend.page.wait_for_timeout(1000)
+    assert named.count() == in_the_note
+    saved = frontend.saved()
+    metadata = [node["properties"] for each in saved["definitions"]["subgraphs"] for node in each["nodes"]]
+    assert sum("models" in properties for properties in metadata) == 3
+    assert not any("modality_forcing_models" in properties for properties in metadata)
+    frontend.load_workflow(_unmuted(saved))
+    named.nth(in_the_note).wait_for()
+    frontend.page.keyboard.press("Escape")
+    frontend.page.evaluate(warn, False)
+
+
 def test_example_pictures_are_brought_and_said(frontend, server):
     """A template opened on a bare installation finds its picture; one that was there is left as it is."""
     names = ("modality_forcing_depth.png", "modality_forcing_scene.png")
@@ -69,7 +97,7 @@ def test_example_pictures_are_brought_and_said(frontend, server):
     for path in (example, other):
         frontend.load_workflow(json.loads(path.read_text(encoding="utf-8")))
     assert missing.read_bytes() == (INPUTS / names[0]).read_bytes() and kept.read_bytes() == b"mine"
-    frontend.page.get_by_text("Example pictures of this workflow were put into ComfyUI's input folder").wait_for()
+    frontend.page.get_by_text("Example pictures of this workflow were put into ComfyUI's input folder").last.wait_for()
     shutil.copy(INPUTS / names[1], kept)
 
 
