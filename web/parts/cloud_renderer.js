@@ -6,7 +6,9 @@ import { FRAGMENT, VERTEX } from "./cloud_shaders.js";
 const UNIFORMS = ["clip", "edge", "far", "focal", "points"];
 const FLOATS = 5; // of a point: position, spacing, span
 
-// Throws with a text for the user where there is no WebGL 2.
+const BY_THE_CPU = /swiftshader|llvmpipe|softpipe|basic render|software/i;
+
+// Throws with a text for the user where there is no WebGL 2. `software`: the CPU draws in the graphics card's place.
 export function cloudRenderer(canvas) {
     const gl = canvas.getContext("webgl2", { antialias: false, powerPreference: "high-performance" });
     if (!gl) throw new Error("this browser offers no WebGL 2; turn on graphics acceleration, or use another browser");
@@ -14,6 +16,8 @@ export function cloudRenderer(canvas) {
     const uniform = Object.fromEntries(UNIFORMS.map((name) => [name, gl.getUniformLocation(program, name)]));
     const buffers = { points: gl.createBuffer(), colours: gl.createBuffer(), faces: gl.createBuffer() };
     const layout = gl.createVertexArray();
+    const names = gl.getExtension("WEBGL_debug_renderer_info");
+    const software = BY_THE_CPU.test(gl.getParameter(names?.UNMASKED_RENDERER_WEBGL ?? gl.RENDERER));
     let size = null; // of the picture
     let order = null; // place in the buffers of each point
     let drawn = { points: 0, indices: 0 };
@@ -75,11 +79,10 @@ export function cloudRenderer(canvas) {
         gl.useProgram(program);
         gl.bindVertexArray(layout);
         const triangles = drawn.indices > 0 && share === 1;
-        const focal = scene.k[0] * size.width * fitScale(size, viewport);
         gl.uniformMatrix4fv(uniform.clip, true, clipOf(scene, viewport));
         gl.uniform1f(uniform.edge, scene.edge);
         gl.uniform1f(uniform.far, scene.farCut);
-        gl.uniform1f(uniform.focal, focal * scene.pointSize / Math.sqrt(share));
+        gl.uniform1f(uniform.focal, focalOf(scene, viewport) / Math.sqrt(share));
         gl.uniform1i(uniform.points, triangles ? 0 : 1);
         if (triangles) gl.drawElements(gl.TRIANGLES, drawn.indices, gl.UNSIGNED_INT, 0);
         else gl.drawArrays(gl.POINTS, 0, Math.ceil(drawn.points * share));
@@ -87,6 +90,11 @@ export function cloudRenderer(canvas) {
 
     function clipOf(scene, viewport) {
         return multiply(clipMatrix(scene.k, size, viewport, scene.near, scene.far), scene.view);
+    }
+
+    // Screen pixels of the length 1 at the distance 1, times the points' size.
+    function focalOf({ k, pointSize }, viewport) {
+        return k[0] * size.width * fitScale(size, viewport) * pointSize;
     }
 
     // Waits until everything is drawn, which nothing but reading a pixel does.
@@ -121,7 +129,7 @@ export function cloudRenderer(canvas) {
         gl.getExtension("WEBGL_lose_context")?.loseContext(); // browsers keep only some 16 contexts
     }
 
-    return { load, paint, draw, finish, clipOf, picture, dispose };
+    return { software, load, paint, draw, finish, clipOf, focalOf, picture, dispose };
 }
 
 // A place for each of `count` points, so that the first ones of any number lie evenly among all: steps of about the

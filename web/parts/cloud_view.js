@@ -8,31 +8,34 @@ import { axisLines, frustumLines, gridLines, guides } from "./guides.js";
 import { movingDetail } from "./moving_detail.js";
 import { orbitControls } from "./orbit_controls.js";
 import { pick } from "./points.js";
+import { colourWords, softwarePoints } from "./software_points.js";
 
 const PICK_PIXELS = 6;
 const FLOOR = 1.2; // the grid's height below the source camera, in median depths: about that of a standing person
 
 // host: {hint, settings(), camera(), setCamera(camera, finished), reset(), clicked(point), pivoted(point), lost(), found(),
-// drawn(clip, viewport)}; settings: see widgets/cloud.js. Returns {element, load, paint, kept, request, picture, stay, dispose}.
+// drawn(clip, viewport)}; settings: see widgets/cloud.js. Returns {element, load, paint, keep, moved, picture, dispose}.
 export function cloudView(host) {
     const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": `Scene. ${host.hint}.` });
+    const moving = el("canvas", { class: "mf-moving", hidden: true }); // over the other, where that one is too slow
+    const software = softwarePoints(moving);
     const lines = guides();
     const frame = el("div", { class: "mf-frame", title: "What the outputs show" });
-    const element = el("div", { class: "mf-canvas" }, canvas, lines.element, frame);
+    const element = el("div", { class: "mf-canvas" }, canvas, moving, lines.element, frame);
     const drawing = onDemand(draw);
     const detail = movingDetail(drawing.request);
     const observer = new ResizeObserver(drawing.request);
     let renderer = null;
     let model = null;
     let colours = null;
+    let words = null; // the colours as `software` takes them
     let kept = null;
     observer.observe(canvas);
     const orbit = orbitControls(canvas, {
         get: host.camera,
         set: (camera, finished) => {
-            detail.moved();
             host.setCamera(camera, finished);
-            drawing.request();
+            moved();
         },
         unit: () => model?.median ?? 1,
         perPixel: () => (model ? 1 / (lens()[0] * model.camera.width * fitScale(model.camera, viewport())) : 0),
@@ -50,9 +53,18 @@ export function cloudView(host) {
         host.found();
     });
 
+    // What changes is drawn fast at first, and all of it as soon as nothing changes any more.
+    function moved() {
+        detail.moved();
+        drawing.request();
+    }
+
     // Throws with a text for the user where it cannot be drawn.
     function load(loaded, ownColours) {
-        renderer ??= cloudRenderer(canvas);
+        if (!renderer) {
+            renderer = cloudRenderer(canvas);
+            if (renderer.software) detail.measured(Infinity, 0);
+        }
         renderer.load(loaded);
         model = loaded;
         paint(ownColours);
@@ -60,8 +72,9 @@ export function cloudView(host) {
 
     function paint(ownColours) {
         colours = ownColours;
+        words = null;
         renderer.paint(colours);
-        drawing.request();
+        moved();
     }
 
     function lens() {
@@ -94,16 +107,28 @@ export function cloudView(host) {
         const pixels = { width: Math.round(screen.width * density), height: Math.round(screen.height * density) };
         if (canvas.width !== pixels.width || canvas.height !== pixels.height) Object.assign(canvas, pixels);
         const current = scene();
-        const began = performance.now();
-        renderer.draw(current, pixels, detail.share());
-        if (!detail.moving()) {
-            renderer.finish();
-            detail.measured(performance.now() - began);
-        }
         const clip = renderer.clipOf(current, screen);
+        const share = detail.share();
+        moving.hidden = !(kept && detail.moving() && detail.rate() < software.rate());
+        if (moving.hidden) drawAll(current, pixels, share);
+        else drawMoving(current, screen, clip);
         lines.draw(guideLines(), clip, screen, model.median);
         placeFrame(screen);
         host.drawn(clip, screen);
+    }
+
+    function drawAll(current, pixels, share) {
+        const began = performance.now();
+        renderer.draw(current, pixels, share);
+        if (detail.moving()) return;
+        renderer.finish();
+        detail.measured(performance.now() - began, model.count);
+    }
+
+    function drawMoving(current, screen, clip) {
+        words ??= colourWords(colours);
+        const focal = renderer.focalOf(current, screen);
+        software.draw(model, kept, words, { clip, focal, near: current.near }, screen);
     }
 
     function guideLines() {
@@ -142,8 +167,8 @@ export function cloudView(host) {
         for (const part of [drawing, detail, orbit]) part.dispose();
         observer.disconnect();
         renderer?.dispose();
-        renderer = model = colours = kept = null;
-        Object.assign(canvas, { width: 0, height: 0 }); // frees its memory now
+        renderer = model = colours = words = kept = null;
+        for (const surface of [canvas, moving]) Object.assign(surface, { width: 0, height: 0 }); // frees their memory now
         element.remove();
     }
 
@@ -152,7 +177,7 @@ export function cloudView(host) {
         load,
         paint,
         keep: (points) => { kept = points; },
-        request: drawing.request,
+        moved,
         picture,
         dispose,
     };

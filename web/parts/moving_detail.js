@@ -4,9 +4,10 @@ const FRAME_MS = 50; // what the points may take of a frame while the camera mov
 const FEWEST = 0.02;
 const REST_MS = 200;
 
-// request(): asks for a frame. Returns {moved, moving, share, measured, dispose}.
+// request(): asks for a frame. Returns {moved, moving, share, measured, rate(): points in a millisecond, dispose}.
 export function movingDetail(request) {
     let needed = 1;
+    let rate = Infinity;
     let moving = false;
     let rest = 0;
 
@@ -28,7 +29,11 @@ export function movingDetail(request) {
         moved,
         share,
         moving: () => moving,
-        measured: (fullFrameMs) => { needed = shareFor(fullFrameMs); },
+        measured: (fullFrameMs, points) => {
+            needed = shareFor(fullFrameMs);
+            rate = needed < 1 ? points / fullFrameMs : Infinity; // fast enough is as good as any
+        },
+        rate: () => rate,
         dispose: () => { clearTimeout(rest); moving = false; },
     };
 }

@@ -64,21 +64,26 @@ export function pointAt({ positions }, point) {
 // The number of the kept point nearest to the camera within `radius` pixels of [x, y]; −1 where there is none.
 // clip: 4×4 by rows from source axes to clip space, w being the distance along the view.
 export function pick({ count, positions }, kept, clip, viewport, [x, y], radius) {
-    const [a, b, c, d, e, f, g, h] = clip;
-    const [m, n, o, p] = clip.slice(12);
+    // How far right of and above [x, y] a point lies, times its distance: linear in the point, so no division in the loop.
     const [halfWidth, halfHeight] = [viewport.width / 2, viewport.height / 2];
+    const [atX, atY] = [x / halfWidth - 1, 1 - y / halfHeight];
+    const [a, b, c, d] = [0, 1, 2, 3].map((column) => (clip[column] - atX * clip[12 + column]) * halfWidth);
+    const [e, f, g, h] = [0, 1, 2, 3].map((column) => (clip[4 + column] - atY * clip[12 + column]) * halfHeight);
+    const [m, n, o, p] = clip.slice(12);
     let best = -1;
     let bestDistance = Infinity;
     for (let point = 0, at = 0; point < count; point++, at += 3) {
-        const [px, py, pz] = [positions[at], positions[at + 1], positions[at + 2]];
+        const px = positions[at];
+        const py = positions[at + 1];
+        const pz = positions[at + 2];
         const w = m * px + n * py + o * pz + p;
-        if (!(w > 0) || !kept[point]) continue;
-        const dx = ((a * px + b * py + c * pz + d) / w + 1) * halfWidth - x;
-        if (dx > radius || dx < -radius) continue;
-        const dy = (1 - (e * px + f * py + g * pz + h) / w) * halfHeight - y;
-        if (dy > radius || dy < -radius) continue;
+        const reach = radius * w;
+        const right = a * px + b * py + c * pz + d;
+        if (!(right <= reach && right >= -reach)) continue; // nor what is behind the camera
+        const up = e * px + f * py + g * pz + h;
+        if (!(up <= reach && up >= -reach) || !kept[point]) continue;
         // A point right under the pointer wins over one beside it at about the same distance.
-        const cost = w * (1 + (0.05 * Math.sqrt(dx * dx + dy * dy)) / radius);
+        const cost = w + (0.05 * Math.sqrt(right * right + up * up)) / radius;
         if (cost < bestDistance) [best, bestDistance] = [point, cost];
     }
     return best;

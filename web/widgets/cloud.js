@@ -162,7 +162,7 @@ export function cloudWidget(node) {
             const colours = await coloursOf(model);
             if (shown?.model === model) view.paint(shown.colours = colours);
         }
-        view?.request();
+        view?.moved();
     }
 
     function showSettings() {
@@ -230,7 +230,7 @@ export function cloudWidget(node) {
         if (!on) return;
         const turn = (before) => (now) => {
             settings.camera = orbited(camera(), (DEGREES_PER_SECOND * Math.min(100, now - before)) / 1000, 0);
-            view?.request();
+            view?.moved();
             turning = requestAnimationFrame(turn(now));
         };
         turning = requestAnimationFrame(turn(performance.now()));
@@ -260,7 +260,7 @@ export function cloudWidget(node) {
         if (!on) ruler.clear();
         place.classList.toggle("mf-picking", on);
         showReadout();
-        view?.request();
+        view?.moved();
     }
 
     function setKnown(length) {
