@@ -171,7 +171,7 @@ def test_camera_moves_is_saved_and_comes_back(frontend, shown):
 
 def test_keys_fly_and_turn(frontend, shown):
     widget = shown()
-    widget.locator(".mf-view canvas").focus()
+    widget.locator(".mf-view [role=application]").focus()
     frontend.page.keyboard.press("ArrowRight")
     frontend.page.keyboard.press("ArrowUp")
     assert [settings(frontend)["camera"][key] for key in ("yaw", "pitch")] == [-3, -3]

@@ -263,7 +263,7 @@ def test_fingers_orbit_pinch_and_pan(frontend, object_info, scene):
     open_graph(frontend, object_info, viewers(scene.nodes()))
     run(frontend)
     await_ready(frontend, 2)
-    canvas = close_up(frontend, CLOUD).locator(".mf-view canvas")
+    canvas = close_up(frontend, CLOUD).locator(".mf-view [role=application]")
     session = frontend.page.context.new_cdp_session(frontend.page)
 
     def touch(kind, *points):
