@@ -71,6 +71,7 @@ def test_only_a_model_that_is_switched_on_is_missed(frontend):
     warn = "on => app.extensionManager.setting.set('Comfy.Workflow.ShowMissingModelsWarning', on)"
     named = frontend.page.get_by_text("modality_forcing.safetensors")
     frontend.load_workflow(graph)
+    frontend.page.wait_for_timeout(1000)
     in_the_note = named.count()
     frontend.page.evaluate(warn, True)
     frontend.load_workflow(graph)
@@ -94,10 +95,10 @@ def test_example_pictures_are_brought_and_said(frontend, server):
     kept.write_bytes(b"mine")
     (example,) = [path for path in FILES if path.stem.startswith("03")]
     (other,) = [path for path in FILES if path.stem.startswith("02")]
-    for path in (example, other):
-        frontend.load_workflow(json.loads(path.read_text(encoding="utf-8")))
-    assert missing.read_bytes() == (INPUTS / names[0]).read_bytes() and kept.read_bytes() == b"mine"
+    frontend.load_workflow(json.loads(example.read_text(encoding="utf-8")))
     frontend.page.get_by_text("Example pictures of this workflow were put into ComfyUI's input folder").last.wait_for()
+    frontend.load_workflow(json.loads(other.read_text(encoding="utf-8")))
+    assert missing.read_bytes() == (INPUTS / names[0]).read_bytes() and kept.read_bytes() == b"mine"
     shutil.copy(INPUTS / names[1], kept)
 
 
