@@ -168,7 +168,7 @@ def video_depth() -> Workflow:
         replace(note("video_depth", "width 512 and height 384, steps 20"), height=400),
         *model_nodes(),
         picture_node(PICTURE, "A Picture"),
-        Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=500),
+        Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=490),
         Node("frames", "ModalityForcingRenderView", {**frames, "edge_threshold": EDGE, "cracks": CRACKS}, 1, "Frames"),
         Node("made", VIDEO, {**MODEL, "image": Link("frames", "image")}, 2),
         viewer(geometry),
@@ -223,7 +223,7 @@ def walk() -> Workflow:
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=430),
         Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT}, 1),
         *moves,
-        replace(viewer(geometry, point_cloud=scene), height=580),
+        replace(viewer(geometry, point_cloud=scene), height=570),
         Node("saved_cloud", "ModalityForcingSavePointCloud", kept, 1),
     ]
     return Workflow("15 Walk in a Scene", items)
