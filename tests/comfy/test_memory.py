@@ -1,4 +1,4 @@
-"""What core reserves for a run follows what the network really holds; a block's weights are fetched whole."""
+"""Costs and memory of the model on this host, by scripts of this folder that run in processes of their own."""
 
 import json
 import os
@@ -41,3 +41,17 @@ def test_a_block_is_fetched_whole_before_it_runs():
             event for name in names for event in (["loaded", [name], layers[name.split(".")[0]]], ["run", name])
         ]
     assert found["left"] == []
+
+
+def test_what_is_measured_on_a_gpu():
+    found = figures("run_bench_gpu.py")
+    rows = {(row["what"], row["precision"]): row["seconds"] for row in found["rows"]}
+    whole = ("ours", "ours, compiled")
+    limits = [f"ours, of {limit} GB" for limit in (24, 16, 12, 8)]
+    failed = [("ComfyUI's FLUX.2: out of memory", "bf16"), ("ours, of 16 GB: out of memory", "bf16")]
+    assert all(rows.pop(name) is None for name in failed)
+    assert all(seconds > 0 for seconds in rows.values())
+    names = {(what, "bf16") for what in (*whole, *limits)} - {("ours, of 16 GB", "bf16")} | {(w, "fp8") for w in whole}
+    knows_int8 = "int8_tensorwise" in (named_path(HOST_VARIABLE) / "comfy" / "quant_ops.py").read_text(encoding="utf-8")
+    assert set(rows) == names | ({(what, "int8") for what in (*whole, *limits)} if knows_int8 else set())
+    assert found["fractions"] == [0.3, 1.0, 0.2, 1.0, 0.15, 1.0, 0.1, 1.0] * (1 + knows_int8)

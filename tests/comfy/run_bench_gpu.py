@@ -1,0 +1,55 @@
+"""Run by test_memory.py in a process of its own: what `run.py bench gpu` measures where there is a GPU, as JSON.
+
+On a tiny model; what torch asks of a card has answers of an 80 GB one, and two measurements run out of memory.
+"""
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+package = types.ModuleType("modality_forcing")
+package.__path__ = [str(ROOT)]
+sys.modules["modality_forcing"] = package
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, Path(__file__).parent)]
+
+from modality_forcing.tasks.bench import gpu  # noqa: E402
+
+FAILING = (1, 5)  # measurements
+
+
+def main() -> None:
+    gpu.import_host()
+    gpu.ROUNDS = 1
+    bench, fractions, count = gpu.Bench(), [], 0
+    bench.gpu = True
+    measured, compiled = bench.measure, torch.compile
+
+    def measure(*args):
+        nonlocal count
+        count += 1
+        if count in FAILING:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return measured(*args)
+
+    bench.measure = measure
+    torch.compile = lambda module, backend: compiled(module, backend="eager")
+    answers = {
+        "synchronize": lambda: None,
+        "reset_peak_memory_stats": lambda: None,
+        "empty_cache": lambda: None,
+        "max_memory_allocated": lambda: 2**30,
+        "get_device_properties": lambda _index: types.SimpleNamespace(total_memory=int(80e9)),
+        "set_per_process_memory_fraction": fractions.append,
+    }
+    for name, answer in answers.items():
+        setattr(torch.cuda, name, answer)
+    rows = gpu.run(bench)
+    sys.stdout.write(json.dumps({"rows": rows, "fractions": fractions}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
