@@ -214,7 +214,7 @@ def walk() -> Workflow:
     moves = []
     for number, (right, yaw_deg) in enumerate(MOVES, 1):
         inputs = {**MODEL, "geometry": geometry, "scene": scene}
-        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=384))
+        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=376))
         scene = Link(f"move_{number}", "scene")
     kept = {"point_cloud": scene, "filename_prefix": "modality_forcing/walk"}
     items = [
