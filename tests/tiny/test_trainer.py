@@ -83,8 +83,12 @@ def run_two_processes(path: Path, *settings: list[str]) -> None:
     group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     arguments = ["-c", RUNS, str(path), *("|".join(changes) for changes in settings)]
     both = [start(arguments, RANK=str(r), LOCAL_RANK=str(r), **group) for r in range(2)]
-    for process in both:
-        assert process.wait(180) == 0, process.stderr.read()
+    try:
+        for process in both:
+            assert process.wait(270) == 0, process.stderr.read()
+    finally:
+        for process in both:
+            process.kill()
 
 
 def test_two_processes_and_sharded_ones_equal_one(path, tmp_path, train, codecs):
