@@ -93,8 +93,9 @@ def test_broken_weights_are_refused_by_both_loaders(case):
         path = folder / f"broken_{kind}.safetensors"
         save_file({**case.module.state_dict(), "double_blocks.0.img_attn.proj.weight": value}, path)
         for loader in ("ModalityForcingLoadModel", "UNETLoader"):
-            with pytest.raises(GraphError, match=f"double_blocks.0.img_attn.proj.weight .*{kind}"):
+            with pytest.raises(GraphError, match=f"double_blocks.0.img_attn.proj.weight .*{kind}") as error:
                 sample_file(case, loader, path)
+            assert (path.name in error.value.message) == (loader != "UNETLoader")  # core tells no name
 
 
 def test_a_network_without_decoder_blocks(case):
