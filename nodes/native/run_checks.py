@@ -83,7 +83,8 @@ def _run(executor, noise, latent_image, sampler, sigmas, *args, **kwargs) -> Ten
     _check_stage(latent_image, sigmas, log2_alpha)
     latent_image = _open_unknown(guider.model_options, latent_image, sigmas, whole)
     try:
-        output = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+        # A copy: core's uni_pc writes into the sigmas, which the node that made them keeps for the next run.
+        output = executor(noise, latent_image, sampler, sigmas.clone(), *args, **kwargs)
     finally:
         guider.model_patcher = tilted
     if sigmas[-1] > 0:

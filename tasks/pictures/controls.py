@@ -8,10 +8,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ...model.depth.completion import complete, towards_points
+from ...model.depth.enlarging import resize_codes
 from ...model.depth.ensemble import ensemble, members, uncertainty_picture
 from ...model.depth.matching import matched
 from ...model.depth.pictures import depth_picture
+from ...model.depth.softness import softened
 from ...model.depth.tiles import tiled, whole
+from ...model.diffusion.levels import strength_to_log2_alpha
 from ...model.geometry.packets import make_geometry
 from ...model.geometry.pointcloud import point_clouds
 from ...model.geometry.pose import camera_pose
@@ -19,7 +22,7 @@ from ...model.geometry.render import render_views
 from ...model.geometry.scene import add_view, view_to_paint
 from ...model.resize import resize_images
 from .. import ROOT
-from ..bench.of_controls import scene, sparse, tiles
+from ..bench.of_controls import guidance, scene, sparse, strength, tiles
 from ..bench.of_controls.small import Small, depth_of
 from ..small_model.held_out import held_out, held_out_views
 from ..workflows.settings import CRACKS, EDGE
@@ -32,7 +35,14 @@ Row = dict[str, Tensor]  # what is written below a tile -> (H,W,3) in 0..1
 def main(_arguments: list[str]) -> int:
     """Write the sheet; returns the exit status."""
     small = Small.load()
-    rows = [*_ensembles(small), _points(small), _large(small), *_walk(small)]
+    rows = [
+        *_ensembles(small),
+        _points(small),
+        *_given(small),
+        _large(small),
+        *_second_pass(small),
+        *_walk(small),
+    ]
     step = TILE + GAP
     size = GAP + step * max(map(len, rows)), GAP + len(rows) * (step + LINE_HEIGHT)
     canvas = Image.new("RGB", size, "white")
@@ -95,6 +105,41 @@ def _points(small: Small) -> Row:
         "fitted to the points": _drawn(complete(depth[0], points[0]).depth, truth[0]),
         "guided, then fitted": _drawn(complete(pulled[0], points[0]).depth, truth[0]),
     }
+
+
+def _given(small: Small) -> list[Row]:
+    """Pictures made for a given depth, as it is, soft, and with less strength."""
+    case = strength.Case.make(small, 2)
+    half = float(strength_to_log2_alpha(torch.tensor(0.5)))
+    made = {
+        "made for it": (case.depth, strength.CLEAN),
+        "softness 0.5": (softened(case.depth, 0.5), strength.CLEAN),
+        "softness 1": (softened(case.depth, 1.0), strength.CLEAN),
+        "strength 0.5": (case.depth, half),
+        "not given": (case.depth, None),
+    }
+    pictures = {name: case.picture(*given).picture for name, given in made.items()}
+    truth = depth_of(case.depth)
+    return [
+        {"given depth": _drawn(truth[i]), **{name: picture[i] for name, picture in pictures.items()}} for i in range(2)
+    ]
+
+
+def _second_pass(small: Small) -> list[Row]:
+    """Made, enlarged, and refined at once and in tiles: pictures, and their depth."""
+    scenes = small.scenes(1, tiles.FIRST)
+    texts = small.words.encode(scenes.captions), small.words.encode([""])
+    rgb, codes, _ = guidance.sample(small, texts, guidance.Setting(0.0, rgb_cfg=tiles.GUIDED))
+    cells = 2 * rgb.shape[-1]
+    larger = tiles.twice(rgb), resize_codes(codes.clamp(0.01, 1.8), cells, cells)
+    tile = rgb.shape[-1]
+    runs = {
+        "made, enlarged": larger,
+        "second pass at once": tiles.refined(small, texts, larger, cells, 0),
+        "second pass in tiles": tiles.refined(small, texts, larger, tile, tile // 2, depth_of(larger[1])),
+    }
+    pictures = {name: small.vae.decode(rgb)[0].movedim(0, -1).clamp(0, 1) for name, (rgb, _) in runs.items()}
+    return [pictures, {name: _drawn(depth_of(codes.clamp(0.01, 1.8))[0]) for name, (_, codes) in runs.items()}]
 
 
 def _large(small: Small) -> Row:

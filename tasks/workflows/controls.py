@@ -5,7 +5,7 @@ Their boxes are like those of `subgraphs`, but are no blueprints.
 
 from dataclasses import replace
 
-from .builder import In, Link, Node, Subgraph
+from .builder import MUTED, In, Link, Node, Subgraph
 from .parts import (
     FOV_X_DEG,
     METRIC_DEPTH,
@@ -23,9 +23,10 @@ from .parts import (
     viewer,
 )
 from .settings import CRACKS, DEPTH_STEPS, EDGE, SIDE
-from .subgraphs import BOTH, IMAGE_TO_DEPTH, TEXT_TO_RGBD, TEXTS, VAE, decoded, joint_sampler, texts
+from .subgraphs import BOTH, IMAGE_TO_DEPTH, SCHEDULED, TEXT_TO_RGBD, TEXTS, VAE, decoded, joint_sampler, texts
 
 GIVEN_SIZE = "max_side 512, steps 20"
+SCENE = {"point_cloud": In("scene")}
 MOVES = ((0.15, -5.0), (0.3, -10.0), (0.45, -15.0))  # right, in mean depths; yaw, degrees; from the first camera
 
 
@@ -97,7 +98,18 @@ SECOND_PASS = Subgraph(
             1,
         ),
         Node("part", "SplitSigmasDenoise", {"sigmas": Link("schedule", "sigmas"), "denoise": In("denoise", 0.5)}, 2),
-        *joint_sampler(*TEXTS, Link("larger"), sigmas=Link("part", "low_sigmas")),
+        Node(
+            "tiles",
+            "ModalityForcingTileModel",
+            {
+                "model": SCHEDULED,
+                "tile": In("tile", SIDE),
+                "overlap": In("overlap", SIDE // 2),
+                "reference": In("latent"),
+            },
+            2,
+        ),
+        *joint_sampler(*TEXTS, Link("larger"), sigmas=Link("part", "low_sigmas"), model=Link("tiles")),
         *decoded(),
     ],
     BOTH,
@@ -128,6 +140,26 @@ def _move(number: int, right: float, yaw_deg: float) -> Subgraph:
     ]
     outputs = {"scene": Link("added", "scene"), "image": Link("image")}
     return Subgraph(f"Move {number}", items, outputs, "One step of a walk: look from elsewhere, paint, add.")
+
+
+SAVED_SCENE = Subgraph(
+    "Save Scene",
+    [
+        Node("cloud", "ModalityForcingSavePointCloud", {**SCENE, "filename_prefix": "modality_forcing/walk"}, 0),
+        Node("splats", "ModalityForcingSaveSplats", {**SCENE, "filename_prefix": "modality_forcing/walk_splats"}, 0),
+        Node("mesh", "ModalityForcingPoissonMesh", SCENE, 0, "Mesh (muted: needs Open3D)", mode=MUTED),
+        Node(
+            "saved_mesh",
+            "ModalityForcingSaveMesh",
+            {"mesh": Link("mesh"), "filename_prefix": "modality_forcing/walk_mesh"},
+            1,
+            "Save Mesh (muted)",
+            mode=MUTED,
+        ),
+    ],
+    {},
+    "Saves a point cloud as points and splats, and as a mesh where the two muted nodes are un-muted.",
+)
 
 
 def depth_ensemble() -> Workflow:
@@ -216,14 +248,13 @@ def walk() -> Workflow:
         inputs = {**MODEL, "geometry": geometry, "scene": scene}
         moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=376))
         scene = Link(f"move_{number}", "scene")
-    kept = {"point_cloud": scene, "filename_prefix": "modality_forcing/walk"}
     items = [
         note("walk", PICTURES),
         *model_nodes(),
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=430),
-        Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT}, 1),
+        Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT, "normals": True}, 1),
         *moves,
         replace(viewer(geometry, point_cloud=scene), height=570),
-        Node("saved_cloud", "ModalityForcingSavePointCloud", kept, 1),
+        Node("saved", SAVED_SCENE, {"scene": scene}, 1),
     ]
     return Workflow("15 Walk in a Scene", items)

@@ -20,6 +20,7 @@ CUT = {"edge_threshold": In("edge_threshold", EDGE), "far": In("far", 0.0)}
 CLIP, VAE = {"clip": In("clip")}, {"vae": In("vae")}
 GIVEN = (Link("given", "positive"), Link("given", "negative"), Link("given", "latent"))
 TEXTS = (Link("positive"), Link("negative"))
+SCHEDULED = Link("schedule", "model")
 SIGMAS = Link("schedule", "sigmas")
 HUB = "https://huggingface.co"
 
@@ -61,10 +62,12 @@ def sampler(cfg: object, positive: Link, negative: Link, latent: Link) -> list[N
     return [*_schedule(cfg == 1.0, lead=cfg != 1.0), Node("sampler", "SamplerCustom", sampled, 3)]
 
 
-def joint_sampler(positive: Link, negative: Link, latent: Link, sigmas: Link = SIGMAS) -> list[Node]:
+def joint_sampler(
+    positive: Link, negative: Link, latent: Link, sigmas: Link = SIGMAS, model: Link = SCHEDULED
+) -> list[Node]:
     """Where a picture and its depth are made together: each has its guidance."""
     guided = {
-        "model": Link("schedule", "model"),
+        "model": model,
         "positive": positive,
         "negative": negative,
         "rgb_cfg": In("image guidance", IMAGE_GUIDANCE),

@@ -14,8 +14,11 @@ ALL = {"strength": 0.7, "guidance": {"depth_cfg": 1.0, "follow_depth": 2.0}, "ti
 
 @pytest.fixture
 def case(make_case):
-    """Two samples of 144 x 96 pixels, with depth given in half of the pixels and measured in a tenth."""
-    case = make_case("v2")
+    """Two samples of 144 x 96 pixels, with depth given in half of the pixels."""
+    return prepared(make_case("v2"))
+
+
+def prepared(case):
     generator = torch.Generator().manual_seed(5)
     case.tensors["noise"] = torch.randn(2, 384, H, W, generator=generator)
     case.tensors["depth"] = torch.rand(2, 256, H, W, generator=generator) + 0.3
@@ -51,17 +54,26 @@ def test_nothing_set_is_the_simplest_graph_bit_for_bit(case, sampler):
     assert torch.equal(sampled(case, sampler, **nothing), want)
 
 
+def test_a_sampler_that_writes_into_its_sigmas_leaves_the_next_run_alone(case):
+    """Core's uni_pc does; the server keeps the sigmas for the next prompt."""
+    want = sampled(case)
+    sampled(case, "uni_pc")
+    assert torch.equal(sampled(case), want)
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_all_at_once_keeps_what_is_given_and_needs_no_more_memory(case, sampler):
     got = sampled(case, sampler, **{**ALL, "strength": 1.0})
     assert got.isfinite().all()
     given = case.tensors["mask"].reshape(2, H, 16, W, 16).permute(0, 2, 4, 1, 3).reshape(2, 256, H, W) > 0
-    assert relative_error(got[:, 128:][given], case.tensors["depth"][given]) < 1e-5
+    left = 0.02 if sampler == "uni_pc" else 1e-5  # core ends it at sigma 0.001, not at 0
+    assert relative_error(got[:, 128:][given], case.tensors["depth"][given]) < left
     low = sampled(case, sampler, **{**ALL, "strength": 1.0}, beside=("TestLowMemory", {}))
     assert torch.equal(low, got)
 
 
-def test_all_at_once_compiles(case):
+def test_all_at_once_compiles(make_case):
+    case = prepared(make_case("v1"))
     compiled = sampled(case, **ALL, softness=0.3, beside=("TorchCompileModel", {"backend": "inductor"}))
     assert relative_error(compiled, sampled(case, **ALL, softness=0.3)) < 1e-4
 

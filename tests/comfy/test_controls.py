@@ -40,11 +40,11 @@ def pictures() -> torch.Tensor:
 class Run:
     """What the controls and the plain graph start from."""
 
-    def __init__(self, small: Small, pictures: torch.Tensor, sampler: str = "euler", log2_alpha: float = 5.0) -> None:
+    def __init__(self, small: Small, pictures: torch.Tensor, sampler="euler", log2_alpha=5.0, steps=STEPS) -> None:
         self.small, self.graph = small, Graph()
         self.loaded = small.add(self.graph)
         self.schedule = self.graph.add(
-            "ModalityForcingSchedule", model=self.loaded, steps=STEPS, shift=1.1, log2_alpha=log2_alpha
+            "ModalityForcingSchedule", model=self.loaded, steps=steps, shift=1.1, log2_alpha=log2_alpha
         )
         self.text = self.graph.add("CLIPTextEncode", clip=self.loaded[1], text="")
         self.image = small.tensor(self.graph, "Image", pictures)
@@ -55,11 +55,13 @@ class Run:
         }
 
     def control(self, name: str, **settings) -> torch.Tensor:
+        return self.depth(self.add_control(name, **settings))
+
+    def add_control(self, name: str, **settings) -> Node:
         guider = self.graph.add("BasicGuider", model=self.schedule, conditioning=self.text)
-        node = self.graph.add(
+        return self.graph.add(
             f"ModalityForcing{name}", image=self.image, vae=self.loaded[2], guider=guider, **self.inputs, **settings
         )
-        return self.depth(node)
 
     def plain(self) -> torch.Tensor:
         encoded = self.graph.add("VAEEncode", pixels=self.image, vae=self.loaded[2])

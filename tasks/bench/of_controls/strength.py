@@ -23,7 +23,7 @@ SOFTNESSES = (0.25, 0.5, 1.0)
 NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2)
 CLEAN = float("-inf")  # log2_alpha of a modality that is given clean
 EDGE, AROUND = 0.15, 5  # what counts as an edge of the given depth, and pixels around it that count too
-FINE_PX = 4.0  # standard deviation: what is finer than this is detail
+FINE_PX, COARSE_PX = 4.0, 8.0  # standard deviations: what is finer than the first is detail, than the second no layout
 
 
 @dataclass
@@ -37,11 +37,11 @@ class Case:
     texts: tuple[Tensor, Tensor]  # captions and the empty one
 
     @classmethod
-    def make(cls, small: Small) -> "Case":
-        scenes = small.scenes(COUNT, FIRST)
+    def make(cls, small: Small, count: int = COUNT, first: int = FIRST) -> "Case":
+        scenes = small.scenes(count, first)
         depth = encode(scenes.depth, scenes.valid)
         depth = depth.where(~depth.isnan(), depth.nanmean())
-        texts = small.words.encode(scenes.captions), small.words.encode([""]).expand(COUNT, -1, -1)
+        texts = small.words.encode(scenes.captions), small.words.encode([""]).expand(count, -1, -1)
         return cls(small, scenes, depth, small.vae.encode(scenes.rgb), texts)
 
     def picture(self, depth: Tensor, log2_alpha: float | None) -> "Picture":
@@ -52,7 +52,7 @@ class Case:
     def seen(self, picture: Tensor, least: float = 0.0) -> "Picture":
         """What depth the model sees in pictures (B,H,W,3) that are given at noise level `least`."""
         estimate = self.small.estimator(ESTIMATE_STEPS, least=least)
-        depth = depth_of(estimate(picture, estimate.noise(COUNT, self.small.side, self.small.side)))
+        depth = depth_of(estimate(picture, estimate.noise(len(picture), *picture.shape[1:3])))
         return Picture(picture, depth, abs_rel(depth, self.scenes))
 
     def depth_error(self, log2_alpha: float | None) -> float:
@@ -63,7 +63,8 @@ class Case:
     @torch.inference_mode()
     def _sample(self, given: Tensor, modality: str, log2_alpha: float | None) -> Tensor:
         """Euler on the other modality, guided where it is the picture; the other modality's clean latent."""
-        noise = torch.randn(COUNT, 384, *given.shape[-2:], generator=torch.Generator().manual_seed(0))
+        count = len(given)
+        noise = torch.randn(count, 384, *given.shape[-2:], generator=torch.Generator().manual_seed(0))
         rgb, depth = noise.split([128, 256], dim=1)
         eps = rgb if modality == "rgb" else depth
         t = base_levels(STEPS)
@@ -73,7 +74,7 @@ class Case:
                 level = tilt(now, log2_alpha)
             seen = add_noise(given, eps, level[None])
             pair = (seen, depth) if modality == "rgb" else (rgb, seen)
-            levels = [x.expand(COUNT) for x in ((level, now) if modality == "rgb" else (now, level))]
+            levels = [x.expand(count) for x in ((level, now) if modality == "rgb" else (now, level))]
             texts = self.texts[:1] if modality == "rgb" else self.texts
             heads = [self.small.module(*pair, text, *levels) for text in texts]
             if modality == "rgb":
@@ -92,11 +93,13 @@ class Picture:
     seen: Tensor
     error: float
 
-    def detail(self, truth: Tensor) -> float:
-        """How the fine structure of the depth seen correlates with that of the true depth (B,H,W)."""
-        seen = matched(self.seen, truth).nan_to_num(1.0).clamp_min(1e-3)
-        fine = [x.log() - _low(x.log()) for x in (seen, truth)]
-        return float((fine[0] * fine[1]).sum() / (fine[0].norm() * fine[1].norm()))
+    def layout_and_detail(self, truth: Tensor) -> tuple[float, float]:
+        """Against the true depth (B,H,W): mean difference of coarse structure, percent, and correlation of the fine."""
+        logs = [x.log() for x in (matched(self.seen, truth).nan_to_num(1.0).clamp_min(1e-3), truth)]
+        coarse, lows = ([_low(x, width) for x in logs] for width in (COARSE_PX, FINE_PX))
+        fine = [x - low for x, low in zip(logs, lows, strict=True)]
+        layout = 100 * float((coarse[0] - coarse[1]).abs().mean())
+        return layout, float((fine[0] * fine[1]).sum() / (fine[0].norm() * fine[1].norm()))
 
     def edges(self, scenes: SceneBatch) -> float:
         """Mean step of the picture's grey near the edges of the true depth over that elsewhere."""
@@ -113,7 +116,8 @@ def rows(small: Small) -> Iterator[Row]:
     truth = depth_of(case.depth)
 
     def figures(made: Picture) -> str:
-        kept = f"detail kept {made.detail(truth):.2f}, edges {made.edges(case.scenes):.1f}"
+        layout, detail = made.layout_and_detail(truth)
+        kept = f"layout off by {layout:.1f} %, detail kept {detail:.2f}, edges {made.edges(case.scenes):.1f}"
         return f"error {made.error:.1f} %, effect {(absent - made.error) / (absent - clean):.2f}, {kept}"
 
     ends = {name: case.picture(case.depth, tilt_) for name, tilt_ in (("clean", CLEAN), ("not given", None))}
@@ -147,11 +151,11 @@ def _dial(modality: str) -> list[tuple[str, float]]:
     return tilts + [(f"strength {s:g}", float(strength_to_log2_alpha(torch.tensor(s), modality))) for s in STRENGTHS]
 
 
-def _low(maps: Tensor) -> Tensor:
-    """(B,H,W) without what is finer than FINE_PX."""
-    reach = round(3 * FINE_PX)
+def _low(maps: Tensor, width: float) -> Tensor:
+    """(B,H,W) under a Gaussian of `width` pixels."""
+    reach = round(3 * width)
     x = torch.arange(-reach, reach + 1)
-    kernel = (-0.5 * (x / FINE_PX) ** 2).exp()
+    kernel = (-0.5 * (x / width) ** 2).exp()
     kernel = kernel / kernel.sum()
     padded = F.pad(maps[:, None], (reach,) * 4, mode="reflect")
     return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])[:, 0]

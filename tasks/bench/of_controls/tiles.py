@@ -35,6 +35,10 @@ def rows(small: Small) -> Iterator[Row]:
     side = 2 * small.side
     scenes = small.scenes(COUNT, FIRST, side)
     pictures = scenes.rgb.movedim(1, -1)
+    at_borders = _seams(torch.where(scenes.valid, scenes.depth, torch.nan), small.side, small.side // 2)
+    in_picture = _steps_at(scenes.rgb.mean(1), small.side, small.side // 2)
+    figures = f"steps where tiles would meet {at_borders:.2f}, in the picture {in_picture:.2f}"
+    yield Row("tiles", "the true depth and picture", figures)
     estimate = small.estimator(STEPS)
     at_once = depth_of(estimate(pictures, estimate.noise(COUNT, side, side)))
     yield Row("tiles", f"{side} pixels at once", _errors(at_once, scenes))
@@ -59,7 +63,7 @@ def _second_pass(small: Small) -> Iterator[Row]:
     texts = small.words.encode(scenes.captions), small.words.encode([""]).expand(COUNT, -1, -1)
     rgb, codes, _ = sample(small, texts, Setting(0.0, rgb_cfg=GUIDED))
     cells = 2 * rgb.shape[-1]
-    larger = F.interpolate(rgb, scale_factor=2, mode="bicubic"), resize_codes(codes.clamp(0.01, MAX_CODE), cells, cells)
+    larger = twice(rgb), resize_codes(codes.clamp(0.01, MAX_CODE), cells, cells)
     tile, overlap = small.side // DEPTH_PATCH, small.side // DEPTH_PATCH // 2
     runs = {
         "enlarged": larger,
@@ -76,6 +80,11 @@ def _second_pass(small: Small) -> Iterator[Row]:
         steps = _seams(made, small.side, pixels), _steps_at(picture.mean(-1), small.side, pixels)
         seams = f"seams {steps[0]:.2f}, in the picture {steps[1]:.2f}"
         yield Row("tiles", f"second pass x 2, {name}", f"disagreement {off:.1f} %, blocks {blocks(made):.2f}, {seams}")
+
+
+def twice(rgb: Tensor) -> Tensor:
+    """RGB latents of twice the size."""
+    return F.interpolate(rgb, scale_factor=2, mode="bicubic")
 
 
 @torch.inference_mode()
