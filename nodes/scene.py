@@ -6,7 +6,6 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..model.depth.codec import encode
 from ..model.geometry.edges import DEFAULT_EDGE
 from ..model.geometry.packets import read_geometry
 from ..model.geometry.pointcloud import PointCloud
@@ -53,7 +52,7 @@ class EncodeView(io.ComfyNode):
         packet = read_geometry(view)
         ready = view_to_paint(packet.image, packet.depth.cpu(), packet.valid.cpu(), margin)
         rgb = vae.encode(ready.image)
-        latent = torch.cat([rgb, encode(ready.depth).to(rgb)], dim=1)
+        latent = torch.cat([rgb, ready.codes.to(rgb)], dim=1)
         mask = ready.paint.float()
         painted = mask.repeat_interleave(DEPTH_PATCH, 1).repeat_interleave(DEPTH_PATCH, 2)
         return io.NodeOutput({"samples": latent, "noise_mask": painted[:, None]}, ready.known.float(), painted)

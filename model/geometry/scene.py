@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..depth.codec import contract, patchify
 from ..depth.completion import widths
 from ..depth.matching import match_locally, matched, spread
 from ..network.config import DEPTH_PATCH
@@ -22,6 +23,7 @@ from .pointcloud import PointCloud, point_clouds
 from .registration import registered
 
 IGNORED = 4  # hole pixels of a 16 x 16 cell that filling mends as well as painting
+FARTHEST = 4.0  # mean depths: what is filled in is no farther
 ICP_REACH = 0.05  # of the median depth
 TRUST = 0.5  # see `matching.match_locally`
 
@@ -35,6 +37,16 @@ class ViewToPaint:
     depth: Tensor
     known: Tensor
     paint: Tensor
+
+    @property
+    def codes(self) -> Tensor:
+        """(B,256,H/16,W/16) depth codes at the scale of what is known, as training has it: its mean is 1.
+
+        What was filled in does not count, or a sky that continues the horizon would press all the rest towards 0.
+        """
+        total = torch.where(self.known, self.depth, 0.0).sum((1, 2), keepdim=True)
+        ratio = self.depth * self.known.sum((1, 2), keepdim=True) / total
+        return patchify(contract(torch.where(self.known, ratio, ratio.clamp(max=FARTHEST))))
 
 
 def view_to_paint(image: Tensor, depth: Tensor, known: Tensor, margin: int = 0) -> ViewToPaint:

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from modality_forcing.model.depth.codec import contract, encode, unpatchify
 from modality_forcing.model.geometry.packets import make_geometry, read_geometry
 from modality_forcing.model.geometry.pointcloud import PointCloud, point_clouds
 from modality_forcing.model.geometry.pose import camera_pose
 from modality_forcing.model.geometry.render import render_views
-from modality_forcing.model.geometry.scene import add_view, filled_from_around, joined, view_to_paint
+from modality_forcing.model.geometry.scene import FARTHEST, add_view, filled_from_around, joined, view_to_paint
 from modality_forcing.model.scenes import generate, train_seed, views
 
 SIZE = 64
@@ -95,6 +96,17 @@ def test_cells_with_holes_are_painted_whole():
     assert ready.image[0, 0, 0].min() > 0.1  # no black is left
     wider = view_to_paint(image, depth, known, margin=10).paint
     assert wider[0, :3, :5].all() and wider.sum() == 15
+
+
+def test_codes_are_at_the_scale_of_what_is_known():
+    """A sky that is filled in from a far horizon does not press what is near towards 0."""
+    depth, known = torch.full((1, 64, 64), 2.0), torch.ones(1, 64, 64, dtype=torch.bool)
+    depth[:, :32], known[:, :30] = 200.0, False  # two rows of horizon
+    ready = view_to_paint(torch.rand(1, 64, 64, 3), torch.where(known, depth, torch.inf), known)
+    codes = unpatchify(ready.codes)
+    want = unpatchify(encode(depth, known))
+    assert torch.allclose(codes[known], want[known], rtol=1e-5)
+    assert codes[~known].max() <= contract(torch.tensor(FARTHEST)) and codes.isfinite().all()
 
 
 def test_views_off_the_grid_or_without_anything_known_are_refused():

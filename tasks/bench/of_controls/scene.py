@@ -8,9 +8,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ....model.depth.codec import encode, patchify
+from ....model.depth.codec import patchify
 from ....model.diffusion.levels import add_noise, depth_velocity
 from ....model.diffusion.schedule import base_levels
+from ....model.geometry.camera import project
 from ....model.geometry.packets import make_geometry
 from ....model.geometry.pointcloud import PointCloud, point_clouds
 from ....model.geometry.pose import camera_pose
@@ -45,13 +46,12 @@ class Walk:
 def rows(small: Small) -> Iterator[Row]:
     """The first view is the true one; each move renders, paints and adds. Beside it: holes continued from around."""
     walks = [Walk() for _ in MOVES]
-    merged: list[np.ndarray] = []
     for index in range(COUNT):
         poses = torch.stack([torch.eye(4), *(camera_pose(**move) for move in MOVES)])
         true = held_out_views(FIRST + index, poses)
         surface = _surface(true, poses)
         caption = held_out(1, FIRST + index).captions[0]
-        merged.append(_off(_walk(small, true, poses, caption, walks, surface), surface))
+        _walk(small, true, poses, caption, walks, surface)
     for number, walk in enumerate(walks, 1):
         holes = 100 * sum(walk.holes) / COUNT
         pixels = f"error in them {walk.percent('painted'):.1f} % painted, {walk.percent('continued'):.1f} % continued"
@@ -64,10 +64,10 @@ def rows(small: Small) -> Iterator[Row]:
             f"move {number} of 3, {COUNT} scenes",
             f"holes {holes:.0f} % of the view; {pixels}; {points}; {seams}",
         )
-    off = 100 * np.concatenate(merged)
+    off = 100 * np.concatenate([part for walk in walks for part in walk.added])
     yield Row(
         "scene",
-        "merged cloud of three moves",
+        "all that three moves added",
         f"off by {off.mean():.2f} %, 95 % of it within {np.quantile(off, 0.95):.1f} %",
     )
 
@@ -87,7 +87,7 @@ def _off(cloud: PointCloud, surface: PointCloud) -> np.ndarray:
     return np.maximum(away - surface.spacing[nearest], 0) / np.linalg.norm(cloud.points, axis=1)
 
 
-def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Walk], surface: PointCloud) -> PointCloud:
+def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Walk], surface: PointCloud) -> None:
     first = make_geometry(true.depth[:1], true.valid[:1], true.intrinsics, true.rgb[:1].movedim(1, -1))
     scene: PointCloud = point_clouds(first, edge_threshold=EDGE)[0]
     for number, walk in enumerate(walks, 1):
@@ -101,7 +101,8 @@ def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Wa
         registered, _ = add_view(scene, painted, view, pose, EDGE, icp=True)
         scene, whole = add_view(scene, painted, view, pose, EDGE)
         for values, cloud in ((walk.added, scene), (walk.by_icp, registered)):
-            values.append(_off(cloud.select(slice(before, None)), surface))
+            added = cloud.select(slice(before, None))
+            values.append(_off(added.select(_on_surface(added, true, poses[number], number)), surface))
         truth, hole = true.depth[number], seen.hole[0] & true.valid[number]
         around = filled_from_around(seen.depth.log()[..., None], ~seen.hole)[0, ..., 0].exp()
         walk.holes.append(float(seen.hole.float().mean()))
@@ -110,7 +111,15 @@ def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Wa
             values.append(off[off.isfinite()])
         for values, off in zip((walk.seam, walk.inside), _steps(whole["depth"][0], truth, seen.hole[0]), strict=True):
             values.append(off)
-    return scene
+
+
+def _on_surface(cloud: PointCloud, true: Views, pose: Tensor, number: int) -> np.ndarray:
+    """(N,) bool: points where the view `number` truly shows a surface, and no sky."""
+    moved = moved_cloud(cloud, torch.linalg.inv(pose))
+    height, width = true.depth.shape[1:]
+    position, _ = project(torch.from_numpy(moved.points)[None], true.intrinsics, width, height)
+    column, row = position[0].long().unbind(-1)
+    return true.valid[number][row.clamp(0, height - 1), column.clamp(0, width - 1)].numpy()
 
 
 def _steps(depth: Tensor, truth: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
@@ -132,7 +141,7 @@ def paint(small: Small, ready: ViewToPaint, caption: str, seed: int = 0) -> tupl
     Condition' do.
     """
     rgb = small.vae.encode(ready.image.movedim(-1, 1))
-    codes = encode(ready.depth)
+    codes = ready.codes
     keep = {"rgb": ~ready.paint[:, None].expand_as(rgb), "depth": patchify(ready.known)}
     given = {"rgb": rgb, "depth": codes}
     generator = torch.Generator().manual_seed(seed)
