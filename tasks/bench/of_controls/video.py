@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ....model.depth.alignment import evaluate
 from ....model.depth.clip import clip_depth, same_scale_and_shift
-from ....model.depth.codec import encode
+from ....model.depth.codec import contract, patchify
 from ....model.geometry.packets import make_geometry
 from ....model.geometry.pointcloud import point_clouds
 from ....model.geometry.pose import camera_pose
@@ -63,12 +63,12 @@ def _warped(estimate: Estimate, frames: Tensor, true: Views, poses: Tensor) -> T
     found = [depth_of(estimate(frames[:1], noise))]
     for index in range(1, len(frames)):
         before, valid = true.depth[index - 1], true.valid[index - 1]
-        metric = found[-1] * (before / found[-1][0])[valid].median()
-        (cloud,) = point_clouds(make_geometry(metric, None, true.intrinsics, frames[:1]), edge_threshold=0.0)
+        scale = (before / found[-1][0])[valid].median()
+        (cloud,) = point_clouds(make_geometry(scale * found[-1], None, true.intrinsics, frames[:1]), edge_threshold=0.0)
         move = torch.linalg.inv(poses[index - 1]) @ poses[index]
         seen = render_views([cloud], move[None], true.intrinsics, *frames.shape[1:3], cracks=CRACKS)
         start = filled_from_around(seen.depth.log()[..., None], ~seen.hole)[..., 0].exp()
-        found.append(depth_of(estimate(frames[index : index + 1], noise, encode(start), 0.5)))
+        found.append(depth_of(estimate(frames[index : index + 1], noise, patchify(contract(start / scale)), 0.5)))
     return same_scale_and_shift(torch.cat(found))
 
 
