@@ -11,7 +11,7 @@ from ....model.depth.ensemble import Merged, ensemble, members
 from ....model.scenes import SceneBatch
 from .small import Row, Small, abs_rel, blocks
 
-COUNT, STEPS = 32, 2
+COUNT, STEPS = 16, 2
 SETTINGS = (
     (1, False, False),
     (8, False, False),

@@ -13,7 +13,7 @@ from ....model.diffusion.schedule import base_levels, tilt
 from ....model.network.config import DEPTH_CHANNELS, RGB_CHANNELS
 from .small import MAX_CODE, Row, Small, blocks, depth_of
 
-COUNT, FIRST, STEPS, ESTIMATE_STEPS = 24, 5000, 20, 4
+COUNT, FIRST, STEPS, ESTIMATE_STEPS = 12, 5000, 20, 4
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ....model.resize import fitted_size, resize_depth, resize_images
 from ... import ROOT
 from .small import Row, Small, depth_of, metric_error
 
-COUNT, STEPS, FIRST = 32, 4, 7000
+COUNT, STEPS, FIRST = 16, 4, 7000
 DENSITIES = (0.0005, 0.005, 0.02, 0.1, 0.5)
 LIDAR = ROOT.parent / "shared" / "assets" / "rgbd" / "opencalib_2"
 LIDAR_UNIT_M = 1 / 256

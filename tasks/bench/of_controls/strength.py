@@ -16,8 +16,8 @@ from ....model.geometry.edges import depth_edges
 from ....model.scenes import SceneBatch
 from .small import MAX_CODE, Row, Small, abs_rel, blocks, depth_of
 
-COUNT, FIRST, STEPS, CFG, ESTIMATE_STEPS = 24, 5000, 20, 3.0, 4
-TILTS = (10.0, 4.0, 2.0, 0.0, -2.0, -5.0, -14.0)
+COUNT, FIRST, STEPS, CFG, ESTIMATE_STEPS = 12, 5000, 20, 3.0, 4
+TILTS = (10.0, 4.0, 2.0, 0.0, -2.0, -5.0)
 STRENGTHS = (0.25, 0.5, 0.75)
 SOFTNESSES = (0.25, 0.5, 1.0)
 NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2)

@@ -23,7 +23,7 @@ from ... import ROOT
 from .guidance import Setting, sample
 from .small import MAX_CODE, Row, Small, blocks, depth_of, metric_error
 
-COUNT, FIRST, STEPS = 8, 5000, 4
+COUNT, FIRST, STEPS = 4, 5000, 4
 SETTINGS = ((2, 0.25), (2, 0.5), (4, 0.25))  # the tile over the overlap; denoise
 MADE_STEPS, DENOISE, GUIDED = 20, 0.5, 3.0  # of the second pass; the picture's guidance
 EDGE, AROUND = 0.15, 7  # what counts as near an edge of the true depth, pixels

@@ -20,7 +20,7 @@ from ...small_model.held_out import held_out_views
 from ...workflows.settings import CRACKS
 from .small import Estimate, Row, Small, depth_of
 
-CLIPS, FRAMES, STEPS, FIRST = 4, 24, 2, 1000
+CLIPS, FRAMES, STEPS, FIRST = 2, 24, 2, 1000
 SHIFT_M, AHEAD_M, YAW_DEG = 0.6, 1.2, -6.0  # from the first frame to the last
 
 
