@@ -20,11 +20,10 @@ from functools import cache
 from torch import Tensor
 
 from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
-from ..workflows.settings import SIDE
+from ..workflows.settings import GUIDANCE, SIDE
 from .bundled import Bundled, abs_rel, rms
 from .in_core import InCore, Result, Setting
 
-GUIDANCE = 2.0  # what the bundled model's workflows have
 RELEASED, QUICK = SAMPLINGS[AS_RELEASED], SAMPLINGS[FAST]
 TILTS = (5.0, 0.0, -2.0)
 EVALUATIONS = {"euler": 1, "heun": 2, "dpmpp_2m": 1, "res_multistep": 1, "uni_pc": 1, "ipndm": 1}  # in a step
@@ -131,7 +130,7 @@ TABLES = {"joint": joint_table, "interval": interval_table, "depth": depth_table
 def main(arguments: list[str]) -> int:
     """Measure and print the tables; returns the exit status."""
     parser = argparse.ArgumentParser(prog="run.py bench samplers", description=__doc__)
-    parser.add_argument("--count", type=int, default=4, help="scenes and captions (4)")
+    parser.add_argument("--count", type=int, default=2, help="scenes and captions (2: ten minutes)")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES), help="which (all)")
     options = parser.parse_args(arguments)
     core = InCore(Bundled(options.count))
