@@ -7,10 +7,11 @@ from ..network.config import DEPTH_PATCH
 from .codec import unpatchify
 
 # Of `tear`. Measured on maps of 128² to 512²: procedural and real depth at most 0.21, the bundled model's 0.3 to 0.5 at
-# the median and at most 0.79 (joint, depth guided by 3); rotated or flipped as latents 1.2 to 2.9 at the median,
-# enlarged twice 0.9 to 1.5. Not told: enlarged 1.5 times (0.44 to 0.97) and shrunk to a half (0.52 to 0.75), where
-# what the bundled model makes is as rough.
-TORN = 0.8
+# the median and above 0.8 at times (joint, log2_alpha 5); rotated or flipped as latents 1.2 to 2.9 at the median,
+# enlarged twice 0.9 to 1.5. Not told: enlarged 1.5 times (0.44 to 0.97) and shrunk to a half (0.52 to 0.75), where what
+# the bundled model makes is as rough.
+MOVED = 1.5  # flipped or rotated
+ENLARGED = 0.9  # the same or enlarged; a small model's depth comes near
 _FLAT = 0.005  # of the codes: a map that changes by less from a patch to the next has nothing to tear
 
 

@@ -2,7 +2,7 @@
 
 import torch
 from modality_forcing.model.depth.codec import encode, patchify
-from modality_forcing.model.depth.patches import TORN, tear
+from modality_forcing.model.depth.patches import ENLARGED, MOVED, tear
 from modality_forcing.model.scenes import generate
 from torch.nn import functional as F
 
@@ -19,10 +19,10 @@ def test_cells_that_were_moved_or_enlarged_are_torn():
     """Flipped cells: each border steps by 31 pixels of the ramp. Enlarged twice: back by 15 of 8."""
     whole = patchify(floor())
     assert abs(tear(whole.flip(-2)) - 31 / 16) < 1e-4
-    assert tear(whole.rot90(1, (2, 3))) > TORN
+    assert tear(whole.rot90(1, (2, 3))) > MOVED
     for mode in ("bilinear", "bicubic", "nearest-exact"):
-        assert tear(F.interpolate(whole, scale_factor=2, mode=mode)) > TORN
-    assert tear(torch.cat([whole, whole.flip(-2)])) > TORN, "one of a batch"
+        assert tear(F.interpolate(whole, scale_factor=2, mode=mode)) > ENLARGED
+    assert tear(torch.cat([whole, whole.flip(-2)])) > MOVED, "one of a batch"
 
 
 def test_scenes_holes_flat_maps_one_patch_and_nothing_known_are_not_torn():
