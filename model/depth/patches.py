@@ -11,13 +11,13 @@ from .codec import unpatchify
 # enlarged twice 0.9 to 1.5. Not told: enlarged 1.5 times (0.44 to 0.97) and shrunk to a half (0.52 to 0.75), where what
 # the bundled model makes is as rough.
 MOVED = 1.5  # flipped or rotated
-ENLARGED = 0.9  # the same or enlarged; a small model's depth comes near
+ENLARGED = 0.9  # the same or enlarged; a small model's rough depth may be taken for it
 _FLAT = 0.005  # of the codes: a map that changes by less from a patch to the next has nothing to tear
 
 
 def tear(latent: Tensor) -> float:
     """How far the last pixels of patches are from the next patch, over how far they are from its last pixels: the
-    larger of both axes, the largest of a batch. A ramp has 1/16; 31/16 if its cells are flipped.
+    larger of both axes, the median of a batch, since nodes move the cells of all. A ramp has 1/16; 31/16 if its cells are flipped.
 
     latent: (B,256,h,w), NaN where unknown. 0 where there is one patch only or nothing known.
     """
@@ -26,7 +26,7 @@ def tear(latent: Tensor) -> float:
     near, far, count = (torch.stack(values) for values in zip(*steps, strict=True))  # (2,B) each
     # An axis along which there is little to see is held against the whole.
     ratios = near / far.maximum(far.sum(0) / 4).maximum(_FLAT * count).clamp_min(1e-6)
-    return float(ratios.amax()) if ratios.numel() else 0.0
+    return float(ratios.amax(0).median()) if ratios.numel() else 0.0
 
 
 def _steps(maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
