@@ -17,7 +17,8 @@ _FLAT = 0.005  # of the codes: a map that changes by less from a patch to the ne
 
 def tear(latent: Tensor) -> float:
     """How far the last pixels of patches are from the next patch, over how far they are from its last pixels: the
-    larger of both axes, the median of a batch, since nodes move the cells of all. A ramp has 1/16; 31/16 if its cells are flipped.
+    larger of both axes, the median of a batch, since nodes move the cells of all. A ramp has 1/16; 31/16 if its cells
+    are flipped.
 
     latent: (B,256,h,w), NaN where unknown. 0 where there is one patch only or nothing known.
     """
