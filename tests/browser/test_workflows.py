@@ -81,9 +81,10 @@ def test_only_a_model_that_is_switched_on_is_missed(frontend):
     metadata = [node["properties"] for each in saved["definitions"]["subgraphs"] for node in each["nodes"]]
     assert sum("models" in properties for properties in metadata) == 3
     assert not any("modality_forcing_models" in properties for properties in metadata)
-    frontend.load_workflow(_unmuted(saved))
-    named.nth(in_the_note).wait_for()
-    frontend.page.keyboard.press("Escape")
+    if frontend.version < (1, 40):  # newer ones leave muted loaders alone by themselves, and list what is missing aside
+        frontend.load_workflow(_unmuted(saved))
+        named.nth(in_the_note).wait_for()
+        frontend.page.keyboard.press("Escape")
     frontend.page.evaluate(warn, False)
 
 
