@@ -42,7 +42,7 @@ def _nodes() -> dict[str, type]:
     from modality_forcing import nodes as pack
 
     server = types.ModuleType("server")  # the real one starts a web server's worth of imports
-    server.PromptServer = SimpleNamespace(instance=SimpleNamespace(send_progress_text=_show))
+    server.PromptServer = SimpleNamespace(instance=SimpleNamespace(send_progress_text=_show, last_node_id="1"))
     sys.modules["server"] = server
 
     modules = [importlib.import_module(f"{pack.__name__}.{name}") for name in FILES]
