@@ -30,7 +30,7 @@ CHANGES = {
 @pytest.fixture(scope="module")
 def folder(server):
     folder = server.models / FOLDER / "quantised"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name in (CODEC_FILE, WORDS_FILE):
         shutil.copy(SMALL_MODEL.parent / name, folder)
     return folder
