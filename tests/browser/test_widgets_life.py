@@ -174,12 +174,12 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hea
     page.evaluate(SLOW_OPENING)
     answers = []
     page.route("**/prompt", lambda route: answers.append((route, route.fetch())))
-    page.evaluate("void app.queuePrompt(0, 1)")
+    page.evaluate("void (window.queued = app.queuePrompt(0, 1))")
     await_true(page, lambda: answers)
     ((route, answer),) = answers
     if page_hears_of_it == "before the switch":
         route.fulfill(response=answer)
-        page.wait_for_timeout(20)
+        page.evaluate("queued")  # else the frontend notes the graph that is being opened as the old tab's
     open_graph(frontend, object_info, viewers(scene.pair_nodes()), f"second, {page_hears_of_it}")
     await_true(page, lambda: frontend.server.get_json(f"/history/{answer.json()['prompt_id']}"))
     if page_hears_of_it == "after the run":
@@ -193,6 +193,7 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hea
     assert page.locator(".mf-batch").first.is_visible()
     page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
     page.wait_for_function(f"{workflow}.activeWorkflow?.path === firstTab.path")
+    await_true(page, lambda: page.locator(".mf-batch").filter(visible=True).count() == 0)
     await_ready(frontend, 2)  # the result came back with its tab
     assert page.locator(".mf-batch").filter(visible=True).count() == 0
     page.evaluate("app.extensionManager.command.execute('Workspace.NextOpenedWorkflow')")
