@@ -115,7 +115,7 @@ def test_previews_work_below_a_path(proxied, object_info, server):
     open_graph(frontend, object_info, [*scene.nodes(), *previews])
     run(frontend)
     await_ready(frontend, count=len(PREVIEWS))
-    data = [url for url in asked if "/view?" in url and "modality_forcing_" in url]
+    data = [url for url in asked if "/modality_forcing/preview?" in url]
     assert len(data) >= len(PREVIEWS) and all(url.startswith(proxy.address) for url in data), asked
     ours = [path for path in proxy.stray if "modality" in path.lower()]
     assert not ours, ours
