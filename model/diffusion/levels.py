@@ -11,8 +11,8 @@ from .schedule import tilt
 MIN_DEPTH_LEVEL = 0.05  # the released sampler divides by max(t_depth, 0.05)
 # Partial conditioning, published from -5, loose, to -14, rigid. Measured (`run.py bench controls strength`): the way
 # from no effect to all of it lies between +5 and -5, and is about this logistic curve of log2_alpha.
-HALF_EFFECT_LOG2_ALPHA = {"depth": 0.97, "rgb": -0.4}  # by the modality that is given
-EFFECT_WIDTH = {"depth": 0.82, "rgb": 1.3}
+HALF_EFFECT_LOG2_ALPHA = {"depth": 0.0, "rgb": -0.4}  # by the modality that is given
+EFFECT_WIDTH = {"depth": 0.88, "rgb": 1.3}
 MAX_LOG2_ALPHA = 14.0
 
 
@@ -37,7 +37,7 @@ def given_level(clock: Tensor, strength: Tensor | float, modality: str = "depth"
 
     Strength 1 is the clean modality, t = 0. Below 1 it is noised to f_alpha(clock) (partial conditioning), with a
     log2_alpha at which the given modality has about that share of its effect: the published range -5 to -14 lies
-    above 0.99, half the effect is at 0.97 for given depth and at -0.4 for a given picture, a strength near 0 is near
+    above 0.99, half the effect is at 0 for given depth and at -0.4 for a given picture, a strength near 0 is near
     +14. Strength 0 means "not given", which is the caller's business.
     """
     strength = torch.as_tensor(strength, dtype=clock.dtype, device=clock.device)

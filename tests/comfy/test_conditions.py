@@ -53,7 +53,7 @@ def test_partial_depth_strength(make_case, strength):
     t = base_levels(STEPS)
     rgb, eps = noise[:, :128], noise[:, 128:]
     for now, after in zip(t[:-1], t[1:], strict=True):
-        level = tilted(now, 0.97 - 0.82 * math.log(strength / (1 - strength)))
+        level = tilted(now, -0.88 * math.log(strength / (1 - strength)))
         velocity, _ = guided(case, rgb, (1 - level) * given + level * eps, now, level)
         rgb = rgb + (after - now) * velocity
     assert relative_error(got_rgb, rgb) < TOLERANCE

@@ -52,14 +52,14 @@ def test_golden_schedules(golden):
 def test_given_level_ends():
     clock = torch.tensor([0.5])
     assert levels.given_level(clock, 1.0).item() == 0
-    alpha = 2.0**0.97  # half the effect
-    assert levels.given_level(clock, 0.5).item() == pytest.approx(alpha * 0.5 / (1 + (alpha - 1) * 0.5))
+    alpha = 3 ** (0.88 * math.log(2))  # a quarter of the effect
+    assert levels.given_level(clock, 0.25).item() == pytest.approx(alpha * 0.5 / (1 + (alpha - 1) * 0.5))
 
 
 def test_strength_turns_evenly_from_not_given_to_clean():
     """The logistic curve of the measured effect, and the published range above 0.99."""
-    strengths = torch.tensor([0.1, 0.5, 0.9, 0.9993])
-    effect = 1 / (1 + ((levels.strength_to_log2_alpha(strengths) - 0.97) / 0.82).exp())
+    strengths = torch.tensor([0.1, 0.5, 0.9, 0.9966])
+    effect = 1 / (1 + (levels.strength_to_log2_alpha(strengths) / 0.88).exp())
     torch.testing.assert_close(effect, strengths, atol=1e-5, rtol=0)
     assert levels.strength_to_log2_alpha(torch.tensor(0.5), "rgb") == pytest.approx(-0.4)
     assert levels.strength_to_log2_alpha(strengths)[-1] == pytest.approx(-5, abs=0.05)

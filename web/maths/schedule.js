@@ -2,8 +2,8 @@
 // Levels run from t = 1 (noise) to t = 0 (clean).
 
 export const LIMIT = 14; // of the log2_alpha input
-const HALF_EFFECT = { depth: 0.97, rgb: -0.4 }; // log2_alpha of the given modality at strength 0.5
-const EFFECT_WIDTH = { depth: 0.82, rgb: 1.3 }; // of the logistic curve of its effect
+const HALF_EFFECT = { depth: 0, rgb: -0.4 }; // log2_alpha of the given modality at strength 0.5
+const EFFECT_WIDTH = { depth: 0.88, rgb: 1.3 }; // of the logistic curve of its effect
 
 export function shift(u, mu) {
     if (u <= 0) return 0;
