@@ -13,7 +13,7 @@ from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import Geometry, make_geometry, read_geometry
 from .native.metadata import workflow_of
 from .notes import show_on_node
-from .output_files import output_names, prefix_input, save_files
+from .output_files import files_output, output_names, prefix_input, save_files
 from .pictures import colours_for
 from .sockets import FOV_TOOLTIP, GEOMETRY, GEOMETRY_CATEGORY, near_far_inputs
 
@@ -158,11 +158,7 @@ class SaveDepth(io.ComfyNode):
                     "so that a few of sky do not take the levels from the rest. What is clipped is counted.",
                 ),
             ],
-            outputs=[
-                io.String.Output(
-                    id="files", display_name="files", is_output_list=True, tooltip="Names below the output folder."
-                )
-            ],
+            outputs=[files_output()],
             hidden=[io.Hidden.unique_id, io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )

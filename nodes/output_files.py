@@ -21,6 +21,13 @@ def prefix_input(default: str) -> io.String.Input:
     return io.String.Input("filename_prefix", default=default, tooltip=FILENAME_PREFIX_TOOLTIP)
 
 
+def files_output() -> io.String.Output:
+    """The names that save nodes of more than pictures hand on."""
+    return io.String.Output(
+        id="files", display_name="files", is_output_list=True, tooltip="Names below the output folder."
+    )
+
+
 def save_files(
     prefix: str,
     suffix: str,

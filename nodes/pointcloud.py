@@ -9,7 +9,7 @@ from comfy_api.latest import Types, io
 from ..model.geometry.files import ply_bytes, save_glb, save_ply
 from ..model.geometry.pointcloud import PointCloud, point_clouds
 from .native.metadata import workflow_of
-from .output_files import output_names, prefix_input, save_files
+from .output_files import files_output, output_names, prefix_input, save_files
 from .sockets import GEOMETRY, GEOMETRY_CATEGORY, POINT_CLOUD, surface_inputs
 
 FILE_3D_PLY = getattr(io, "File3DPLY", None) or io.Custom("FILE_3D_PLY")
@@ -116,11 +116,7 @@ class SavePointCloud(io.ComfyNode):
                     tooltip="ply: CloudCompare, MeshLab, Blender. glb: viewers that know glTF points.",
                 ),
             ],
-            outputs=[
-                io.String.Output(
-                    id="files", display_name="files", is_output_list=True, tooltip="Names below the output folder."
-                )
-            ],
+            outputs=[files_output()],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )

@@ -10,7 +10,7 @@ from comfy_api.latest import Types, io
 from ..model.geometry.pointcloud import PointCloud
 from ..model.geometry.splats import OPACITY, Splats, save_splats, splats_from_cloud
 from .native.metadata import workflow_of
-from .output_files import output_names, prefix_input, save_files
+from .output_files import files_output, output_names, prefix_input, save_files
 from .sockets import GEOMETRY_CATEGORY, POINT_CLOUD
 
 SPLAT = getattr(io, "Splat", None) or io.Custom("SPLAT")
@@ -46,11 +46,7 @@ class SaveSplats(io.ComfyNode):
             category=GEOMETRY_CATEGORY,
             description="Saves each cloud as 3D Gaussians, in the PLY layout that splat viewers and editors read.",
             inputs=[POINT_CLOUD.Input("point_cloud", tooltip=CLOUD_TOOLTIP), prefix_input("3d/splats")],
-            outputs=[
-                io.String.Output(
-                    id="files", display_name="files", is_output_list=True, tooltip="Names below the output folder."
-                )
-            ],
+            outputs=[files_output()],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             is_output_node=True,
         )
