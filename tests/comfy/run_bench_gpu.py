@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-package = types.ModuleType("modality_forcing")
-package.__path__ = [str(ROOT)]
-sys.modules["modality_forcing"] = package
-sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, Path(__file__).parent)]
+sys.path[0] = str(ROOT)  # in the place of this folder
+
+from tasks.commands import import_as_package  # noqa: E402
+
+import_as_package()
 
 from modality_forcing.tasks.bench import gpu  # noqa: E402
 
