@@ -1,10 +1,7 @@
 """What the bundled small model is used with, in the one place where that is said: workflows, demo and pictures."""
 
 SIDE, STEPS, GUIDANCE = 256, 25, 2.0  # pixels that the model was trained at; what its depth comes out best with
-IMAGE_GUIDANCE, DEPTH_GUIDANCE = (
-    3.0,
-    1.0,
-)  # of both made together: guided depth agrees less
+IMAGE_GUIDANCE, DEPTH_GUIDANCE = 3.0, 1.0  # of both made together: guided depth agrees less
 SAMPLING = "fast"  # as consistent as "as released", in a fifth of the calls (run.py bench samplers)
 LEAD = "together"  # log2_alpha 0: as consistent as "image first", and its depth is less blocky
 DEPTH_STEPS = 8  # image to depth: more change nothing (run.py bench samplers)

@@ -29,6 +29,7 @@ from widgets import (  # noqa: E402
     run,
     runs,
     set_slider,
+    show,
 )
 
 CLOUD = "ModalityForcingPreviewPointCloud"
@@ -49,10 +50,8 @@ def shown(frontend, object_info, scene):
     def make(both=False):
         cloud = Node("cloud", CLOUD, {"geometry": Link("geometry", "geometry")}, column=1, width=560, height=640)
         image = Node("shot", "PreviewImage", {"images": Link("cloud", "image")}, column=2)
-        open_graph(frontend, object_info, [*(scene.pair_nodes() if both else scene.nodes()), cloud, image])
-        frontend.first_run = run(frontend)
-        await_ready(frontend)
-        return close_up(frontend, CLOUD)
+        nodes = scene.pair_nodes() if both else scene.nodes()
+        return show(frontend, object_info, [*nodes, cloud, image], CLOUD)
 
     return make
 

@@ -11,7 +11,20 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parent))  # for widgets.py
 
-from widgets import HEIGHT, WIDTH, Scene, await_ready, close_up, drag, node_value, open_graph, run, runs, set_slider  # noqa: E402
+from widgets import (  # noqa: E402
+    HEIGHT,
+    WIDTH,
+    Scene,
+    await_ready,
+    close_up,
+    drag,
+    node_value,
+    open_graph,
+    run,
+    runs,
+    set_slider,
+    show,
+)
 
 PREVIEW = "ModalityForcingPreviewDepth"
 
@@ -25,10 +38,8 @@ def scene(server):
 def shown(frontend, object_info, scene):
     def make(both=False):
         preview = Node("preview", PREVIEW, {"geometry": Link("geometry", "geometry")}, column=1, width=480, height=520)
-        open_graph(frontend, object_info, [*(scene.pair_nodes() if both else scene.nodes()), preview])
-        run(frontend)
-        await_ready(frontend)
-        return close_up(frontend, PREVIEW)
+        nodes = scene.pair_nodes() if both else scene.nodes()
+        return show(frontend, object_info, [*nodes, preview], PREVIEW)
 
     return make
 

@@ -9,7 +9,7 @@ from modality_forcing.tasks.workflows.builder import Link, Node
 
 sys.path.append(str(Path(__file__).parent))  # for widgets.py
 
-from widgets import Scene, await_ready, close_up, drag, open_graph, run, set_slider  # noqa: E402
+from widgets import Scene, drag, set_slider, show  # noqa: E402
 
 CLOUD = "ModalityForcingPreviewPointCloud"
 # The same scene by both ways of drawing: the share of pixels that are the same, and of those that only one draws.
@@ -61,10 +61,8 @@ def scene(server):
 def shown(frontend, object_info, scene):
     def make(both=False):
         cloud = Node("cloud", CLOUD, {"geometry": Link("geometry", "geometry")}, column=1, width=560, height=640)
-        open_graph(frontend, object_info, [*(scene.pair_nodes() if both else scene.nodes()), cloud])
-        run(frontend)
-        await_ready(frontend)
-        return close_up(frontend, CLOUD)
+        nodes = scene.pair_nodes() if both else scene.nodes()
+        return show(frontend, object_info, [*nodes, cloud], CLOUD)
 
     return make
 

@@ -90,6 +90,14 @@ def runs(frontend) -> int:
     return len(frontend.server.get_json("/history"))
 
 
+def show(frontend, object_info: dict, nodes: list[Node], node_type: str):
+    """Open the nodes, run them, and return the ready widget of one; `frontend.first_run` keeps the outputs."""
+    open_graph(frontend, object_info, nodes)
+    frontend.first_run = run(frontend)
+    await_ready(frontend)
+    return close_up(frontend, node_type)
+
+
 def close_up(frontend, node_type: str):
     """Bring a node into the window at zoom 1; returns the locator of its widget."""
     frontend.page.evaluate(
