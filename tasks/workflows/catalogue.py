@@ -16,6 +16,7 @@ from .parts import (
     FOV_X_DEG,
     GIVEN,
     GIVEN_PART,
+    MADE,
     METRIC_DEPTH,
     MODEL,
     PICTURE,
@@ -25,12 +26,13 @@ from .parts import (
     VIEWS,
     Workflow,
     cloud_nodes,
-    model_nodes,
+    made_from,
     note,
     picture_node,
     saved_images,
     shown_depth,
     viewer,
+    with_model,
 )
 from .settings import FIRST_VIEW, SIDE
 from .subgraphs import (
@@ -47,92 +49,66 @@ from .subgraphs import (
 
 
 def text_to_rgbd() -> Workflow:
-    geometry = Link("made", "geometry")
-    items = [
-        note("text_to_rgbd", PICTURES),
-        *model_nodes(),
+    return with_model(
+        "01 Text to Image, Depth and 3D",
+        "text_to_rgbd",
+        PICTURES,
         Node("made", TEXT_TO_RGBD, MODEL, 1),
         saved_images("text_image", Link("made", "image"), "Save Image", 1, 280),
-        viewer(geometry),
-        shown_depth(geometry),
-        *cloud_nodes(geometry, "text_cloud", **SMALL_CUT),
-    ]
-    return Workflow("01 Text to Image, Depth and 3D", items)
+        viewer(MADE),
+        shown_depth(MADE),
+        *cloud_nodes(MADE, "text_cloud", **SMALL_CUT),
+    )
 
 
 def image_to_depth() -> Workflow:
-    geometry = Link("made", "geometry")
-    items = [
-        note("image_to_depth", DEPTHS),
-        *model_nodes(),
-        picture_node(PICTURE, "Your Picture"),
-        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
-        viewer(geometry),
-        shown_depth(geometry),
+    return with_model(
+        "02 Image to Depth and 3D",
+        "image_to_depth",
+        DEPTHS,
+        *made_from(PICTURE, "Your Picture", IMAGE_TO_DEPTH, "image"),
+        viewer(MADE),
+        shown_depth(MADE),
         saved_images("image_depth", Link("made", "depth picture"), "Save Depth Picture"),
-    ]
-    return Workflow("02 Image to Depth and 3D", items)
+    )
+
+
+def _image_by(title: str, note_name: str, released: str, made: list[Node], saved: str) -> Workflow:
+    """What makes an image and shows its depth."""
+    results = [saved_images(saved, Link("made", "image"), "Save Image"), shown_depth(MADE)]
+    return with_model(title, note_name, released, *made, viewer(MADE), *results)
 
 
 def depth_to_image() -> Workflow:
-    geometry = Link("made", "geometry")
-    items = [
-        note("depth_to_image", GIVEN),
-        *model_nodes(),
-        picture_node(DEPTH, "Your Depth Picture"),
-        Node("made", DEPTH_TO_IMAGE, {**MODEL, "depth picture": Link("picture", "IMAGE")}, 1),
-        viewer(geometry),
-        saved_images("depth_image", Link("made", "image"), "Save Image"),
-        shown_depth(geometry),
-    ]
-    return Workflow("03 Depth to Image", items)
+    made = made_from(DEPTH, "Your Depth Picture", DEPTH_TO_IMAGE, "depth picture")
+    return _image_by("03 Depth to Image", "depth_to_image", GIVEN, made, "depth_image")
 
 
 def complete_depth() -> Workflow:
-    geometry = Link("made", "geometry")
-    given = {"depth picture": Link("picture", "IMAGE"), "mask": Link("picture", "MASK")}
-    items = [
-        note("complete_depth", GIVEN_PART),
-        *model_nodes(),
-        picture_node(DEPTH_WITH_HOLE, "Your Depth Picture and Mask"),
-        Node("made", COMPLETE_DEPTH, {**MODEL, **given}, 1),
-        viewer(geometry),
-        saved_images("completed_image", Link("made", "image"), "Save Image"),
-        shown_depth(geometry),
-    ]
-    return Workflow("04 Complete Depth", items)
+    made = made_from(DEPTH_WITH_HOLE, "Your Depth Picture and Mask", COMPLETE_DEPTH, "depth picture", "mask")
+    return _image_by("04 Complete Depth", "complete_depth", GIVEN_PART, made, "completed_image")
 
 
 def inpaint() -> Workflow:
-    geometry = Link("made", "geometry")
-    given = {"image": Link("picture", "IMAGE"), "mask": Link("picture", "MASK")}
-    items = [
-        note("inpaint", GIVEN_PART),
-        *model_nodes(),
-        picture_node(PICTURE_WITH_HOLE, "Your Picture and Mask"),
-        Node("made", INPAINT, {**MODEL, **given}, 1),
-        viewer(geometry),
-        saved_images("inpainted_image", Link("made", "image"), "Save Image"),
-        shown_depth(geometry),
-    ]
-    return Workflow("05 Inpaint Image and Depth", items)
+    made = made_from(PICTURE_WITH_HOLE, "Your Picture and Mask", INPAINT, "image", "mask")
+    return _image_by("05 Inpaint Image and Depth", "inpaint", GIVEN_PART, made, "inpainted_image")
 
 
 def look_around() -> Workflow:
     fit = {"image": Link("picture", "IMAGE"), "max_side": SIDE}
     seen, view = Link("depth", "geometry"), {"view": json.dumps(FIRST_VIEW)}
-    items = [
-        note("look_around", VIEWS),
-        *model_nodes(),
+    return with_model(
+        "06 Look Around",
+        "look_around",
+        VIEWS,
         picture_node(PICTURE, "Your Picture"),
         Node("fit", "ModalityForcingFitImage", fit, 1),
         Node("depth", IMAGE_TO_DEPTH, {**MODEL, "image": Link("fit", "image")}, 1),
         viewer(seen, "Look Around, then Use This View", **view),
         saved_images("look_around_image", Link("made", "image"), "Save Image", 2, 280),
         Node("made", LOOK_AROUND, {**MODEL, "geometry": seen, "view": Link("viewer", "geometry")}, 3),
-        shown_depth(Link("made", "geometry"), title="Depth of What the Camera Sees"),
-    ]
-    return Workflow("06 Look Around", items)
+        shown_depth(MADE, title="Depth of What the Camera Sees"),
+    )
 
 
 def depth_to_3d() -> Workflow:
@@ -152,33 +128,32 @@ def depth_to_3d() -> Workflow:
 
 
 def refine_depth() -> Workflow:
-    geometry = Link("refined", "geometry")
     again = {"model": MODEL["model"], "clip": MODEL["clip"], "latent": Link("made", "latent")}
-    items = [
-        note("refine_depth", PICTURES),
-        *model_nodes(),
+    refined = Link("refined", "geometry")
+    return with_model(
+        "08 Refine Depth",
+        "refine_depth",
+        PICTURES,
         Node("made", TEXT_TO_RGBD, MODEL, 1),
         Node("refined", REFINE_DEPTH, {**again, "image": Link("made", "image")}, 1),
-        viewer(geometry),
-        shown_depth(Link("made", "geometry"), node_id="first_depth", title="First Depth"),
-        shown_depth(geometry, title="Refined Depth"),
-    ]
-    return Workflow("08 Refine Depth", items)
+        viewer(refined),
+        shown_depth(MADE, node_id="first_depth", title="First Depth"),
+        shown_depth(refined, title="Refined Depth"),
+    )
 
 
 def controlnet() -> Workflow:
     painter = {"depth picture": Link("made", "depth picture")}
-    items = [
-        note("controlnet", DEPTHS),
-        *model_nodes(),
-        picture_node(PICTURE, "Your Picture"),
-        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
-        viewer(Link("made", "geometry")),
-        shown_depth(Link("made", "geometry")),
+    return with_model(
+        "09 Depth for a ControlNet",
+        "controlnet",
+        DEPTHS,
+        *made_from(PICTURE, "Your Picture", IMAGE_TO_DEPTH, "image"),
+        viewer(MADE),
+        shown_depth(MADE),
         Node("painted", PAINT, painter, 3, "Paint with a ControlNet (muted: Ctrl+M to use it)", mode=MUTED),
         replace(saved_images("painted", Link("painted", "image"), "Save Painting", 2, 280), mode=MUTED),
-    ]
-    return Workflow("09 Depth for a ControlNet", items)
+    )
 
 
 CATALOGUE = [

@@ -8,6 +8,7 @@ from dataclasses import replace
 from .builder import MUTED, In, Link, Node, Subgraph
 from .parts import (
     FOV_X_DEG,
+    MADE,
     METRIC_DEPTH,
     MODEL,
     PICTURE,
@@ -15,15 +16,31 @@ from .parts import (
     SMALL_CUT,
     SPARSE_DEPTH,
     Workflow,
+    made_from,
     model_nodes,
     note,
     picture_node,
     saved_images,
     shown_depth,
     viewer,
+    with_model,
 )
 from .settings import CRACKS, DEPTH_STEPS, EDGE, SIDE
-from .subgraphs import BOTH, IMAGE_TO_DEPTH, SCHEDULED, TEXT_TO_RGBD, TEXTS, VAE, decoded, joint_sampler, texts
+from .subgraphs import (
+    BOTH,
+    GIVEN_VIEW,
+    IMAGE_TO_DEPTH,
+    NO_TEXT,
+    SCHEDULED,
+    TEXT_TO_RGBD,
+    TEXTS,
+    VAE,
+    decoded,
+    fitted_image,
+    given_view,
+    joint_sampler,
+    texts,
+)
 
 GIVEN_SIZE = "max_side 512, steps 20"
 SCENE = {"point_cloud": In("scene")}
@@ -44,10 +61,9 @@ def _estimates(
         "sigmas": Link("schedule", "sigmas"),
         **values,
     }
-    fit = Node("fit", "ModalityForcingFitImage", {"image": In("image"), "max_side": In("max_side", SIDE)}, 0)
     items = [
-        *([fit] if fitted else []),
-        Node("text", "CLIPTextEncode", {"clip": In("clip"), "text": ""}, 0, "Nothing"),
+        *(fitted_image("image") if fitted else []),
+        NO_TEXT,
         Node(
             "schedule",
             "ModalityForcingSchedule",
@@ -126,15 +142,12 @@ def _move(number: int, right: float, yaw_deg: float) -> Subgraph:
         "edge_threshold": EDGE,
         "cracks": CRACKS,
     }
-    given = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": Link("encoded"), "mask": Link("encoded", "known")}
     added = {"scene": In("scene"), "painted": Link("depth", "geometry"), "view": Link("view", "geometry")}
-    conditions = (Link("given", "positive"), Link("given", "negative"))
     items = [
         *texts(),
         Node("view", "ModalityForcingRenderView", view, 0),
-        Node("encoded", "ModalityForcingEncodeView", {"view": Link("view", "geometry"), **VAE}, 1),
-        Node("given", "ModalityForcingDepthCondition", given, 1),
-        *joint_sampler(*conditions, Link("encoded")),
+        *given_view(Link("view", "geometry")),
+        *joint_sampler(*GIVEN_VIEW),
         *decoded(),
         Node("added", "ModalityForcingAddView", {**added, "edge_threshold": EDGE}, 5),
     ]
@@ -163,37 +176,33 @@ SAVED_SCENE = Subgraph(
 
 
 def depth_ensemble() -> Workflow:
-    geometry = Link("made", "geometry")
-    items = [
-        note("depth_ensemble", GIVEN_SIZE),
-        *model_nodes(),
-        picture_node(PICTURE, "Your Picture"),
-        Node("made", ENSEMBLE, {**MODEL, "image": Link("picture", "IMAGE")}, 1),
-        viewer(geometry),
-        shown_depth(geometry),
+    return with_model(
+        "10 Depth Ensemble",
+        "depth_ensemble",
+        GIVEN_SIZE,
+        *made_from(PICTURE, "Your Picture", ENSEMBLE, "image"),
+        viewer(MADE),
+        shown_depth(MADE),
         saved_images("uncertainty", Link("made", "uncertainty picture"), "Save Uncertainty"),
-    ]
-    return Workflow("10 Depth Ensemble", items)
+    )
 
 
 def large_pictures() -> Workflow:
-    geometry = Link("made", "geometry")
     made = {**MODEL, "image": Link("picture", "IMAGE"), "max_side": 2 * SIDE}
-    items = [
-        note("large_pictures", "max_side as your picture, tile 512, overlap 256, steps 20"),
-        *model_nodes(),
+    return with_model(
+        "11 Depth of Large Pictures",
+        "large_pictures",
+        "max_side as your picture, tile 512, overlap 256, steps 20",
         picture_node(PICTURE, "Your Picture"),
         Node("made", TILES, made, 1),
-        viewer(geometry),
-        shown_depth(geometry),
-        Node("drawn", "ModalityForcingDepthPicture", {"geometry": geometry}, 3),
+        viewer(MADE),
+        shown_depth(MADE),
+        Node("drawn", "ModalityForcingDepthPicture", {"geometry": MADE}, 3),
         saved_images("large_depth", Link("drawn", "picture"), "Save Depth Picture", column=2),
-    ]
-    return Workflow("11 Depth of Large Pictures", items)
+    )
 
 
 def video_depth() -> Workflow:
-    geometry = Link("made", "geometry")
     depth = {"file": METRIC_DEPTH, "image": Link("picture", "IMAGE"), "fov_x_deg": FOV_X_DEG}
     frames = {"geometry": Link("depth", "geometry"), "right": 0.6, "frames": 8, "width": SIDE, "height": SIDE * 3 // 4}
     items = [
@@ -203,58 +212,57 @@ def video_depth() -> Workflow:
         Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=490),
         Node("frames", "ModalityForcingRenderView", {**frames, "edge_threshold": EDGE, "cracks": CRACKS}, 1, "Frames"),
         Node("made", VIDEO, {**MODEL, "image": Link("frames", "image")}, 2),
-        viewer(geometry),
-        Node("drawn", "ModalityForcingDepthPicture", {"geometry": geometry, "range_from": "per batch"}, 3),
+        viewer(MADE),
+        Node("drawn", "ModalityForcingDepthPicture", {"geometry": MADE, "range_from": "per batch"}, 3),
         saved_images("video_depth", Link("drawn", "picture"), "Save Frames", column=0, height=180),
     ]
     return Workflow("12 Video Depth", items)
 
 
 def sparse_depth() -> Workflow:
-    geometry = Link("fitted", "geometry")
-    fitted = {"geometry": Link("made", "geometry"), "sparse": Link("depth_file", "geometry")}
-    items = [
-        note("sparse_depth", GIVEN_SIZE),
-        *model_nodes(),
+    fitted = {"geometry": MADE, "sparse": Link("depth_file", "geometry")}
+    return with_model(
+        "13 Sparse Depth",
+        "sparse_depth",
+        GIVEN_SIZE,
         picture_node(PICTURE, "Your Picture"),
         Node("depth_file", "ModalityForcingLoadDepth", {"file": SPARSE_DEPTH}, 1, "Measured Points", height=470),
         Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 3),
         Node("fitted", "ModalityForcingFitToPoints", fitted, 2),
-        viewer(geometry),
-        shown_depth(geometry),
-    ]
-    return Workflow("13 Sparse Depth", items)
+        viewer(Link("fitted", "geometry")),
+        shown_depth(Link("fitted", "geometry")),
+    )
 
 
 def second_pass() -> Workflow:
     geometry = Link("larger", "geometry")
     larger = {**MODEL, "latent": Link("made", "latent"), "image": Link("made", "image")}
-    items = [
-        note("second_pass", PICTURES),
-        *model_nodes(),
+    return with_model(
+        "14 Second Pass",
+        "second_pass",
+        PICTURES,
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=480),
         Node("larger", SECOND_PASS, larger, 1, height=450),
         viewer(geometry),
         saved_images("second_image", Link("larger", "image"), "Save Image"),
         shown_depth(geometry),
-    ]
-    return Workflow("14 Second Pass", items)
+    )
 
 
 def walk() -> Workflow:
-    geometry, scene = Link("made", "geometry"), Link("start", "point cloud")
+    scene = Link("start", "point cloud")
     moves = []
     for number, (right, yaw_deg) in enumerate(MOVES, 1):
-        inputs = {**MODEL, "geometry": geometry, "scene": scene}
+        inputs = {**MODEL, "geometry": MADE, "scene": scene}
         moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=376))
         scene = Link(f"move_{number}", "scene")
-    items = [
-        note("walk", PICTURES),
-        *model_nodes(),
+    return with_model(
+        "15 Walk in a Scene",
+        "walk",
+        PICTURES,
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=430),
-        Node("start", "ModalityForcingPointCloud", {"geometry": geometry, **SMALL_CUT, "normals": True}, 1),
+        Node("start", "ModalityForcingPointCloud", {"geometry": MADE, **SMALL_CUT, "normals": True}, 1),
         *moves,
-        replace(viewer(geometry, point_cloud=scene), height=570),
+        replace(viewer(MADE, point_cloud=scene), height=570),
         Node("saved", SAVED_SCENE, {"scene": scene}, 1),
-    ]
-    return Workflow("15 Walk in a Scene", items)
+    )

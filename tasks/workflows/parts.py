@@ -5,7 +5,7 @@ from pathlib import Path
 from string import Template
 
 from .. import SMALL_MODEL
-from .builder import MUTED, Link, Node, Note
+from .builder import MUTED, Link, Node, Note, Subgraph
 from .settings import EDGE, FAR, VIEWER_FAR
 from .subgraphs import RELEASED
 
@@ -17,6 +17,7 @@ SPARSE_DEPTH = "modality_forcing_depth_sparse.png"  # 2 % of its pixels
 FOV_X_DEG = 72.76  # of the example scene
 NOTES = Path(__file__).parent / "notes"
 MODEL = {name: Link("small", name) for name in ("model", "clip", "vae")}
+MADE = Link("made", "geometry")
 WIDE = 520
 DEPTH_WIDTH, DEPTH_HEIGHT, VIEWER_HEIGHT = 400, 450, 600  # at least what their widgets take
 # What is set for the released model.
@@ -48,6 +49,11 @@ def note(name: str, released: str = "") -> Note:
     return Note("\n\n".join(blocks), 0, heading.removeprefix("# "), height=540)
 
 
+def with_model(title: str, note_name: str, released: str, *items: Node | Note) -> Workflow:
+    """A workflow whose first column are its note and the model."""
+    return Workflow(title, [note(note_name, released), *model_nodes(), *items])
+
+
 def model_nodes() -> list[Node]:
     released = {name: Link("released", name) for name in MODEL}
     return [
@@ -58,6 +64,12 @@ def model_nodes() -> list[Node]:
 
 def picture_node(name: str, title: str, column: int = 1) -> Node:
     return Node("picture", "LoadImage", {"image": name}, column, title, height=320)
+
+
+def made_from(picture: str, title: str, box: Subgraph, *names: str) -> list[Node]:
+    """A picture and the box that takes it. names: of the box's inputs for the picture and for its mask."""
+    given = {name: Link("picture", output) for name, output in zip(names, ("IMAGE", "MASK"), strict=False)}
+    return [picture_node(picture, title), Node("made", box, {**MODEL, **given}, 1)]
 
 
 def viewer(geometry: Link, title: str | None = None, **inputs) -> Node:

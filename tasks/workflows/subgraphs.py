@@ -22,6 +22,7 @@ GIVEN = (Link("given", "positive"), Link("given", "negative"), Link("given", "la
 TEXTS = (Link("positive"), Link("negative"))
 SCHEDULED = Link("schedule", "model")
 SIGMAS = Link("schedule", "sigmas")
+NO_TEXT = Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing")
 HUB = "https://huggingface.co"
 
 
@@ -48,8 +49,13 @@ def _schedule(depth_only: bool, lead: bool) -> list[Node]:
 
 def sampler(cfg: object, positive: Link, negative: Link, latent: Link) -> list[Node]:
     """Where one modality is given: one guidance for what is made. cfg 1.0: where that is depth."""
-    sampled = {
-        "model": Link("schedule", "model"),
+    sampled = _sampled(cfg, positive, negative, latent)
+    return [*_schedule(cfg == 1.0, lead=cfg != 1.0), Node("sampler", "SamplerCustom", sampled, 3)]
+
+
+def _sampled(cfg: object, positive: Link, negative: Link, latent: Link) -> dict:
+    return {
+        "model": SCHEDULED,
         "noise_seed": In("seed", 0),
         "cfg": cfg,
         "positive": positive,
@@ -59,7 +65,6 @@ def sampler(cfg: object, positive: Link, negative: Link, latent: Link) -> list[N
         "latent_image": latent,
         "control_after_generate": "fixed",
     }
-    return [*_schedule(cfg == 1.0, lead=cfg != 1.0), Node("sampler", "SamplerCustom", sampled, 3)]
 
 
 def joint_sampler(
@@ -100,7 +105,7 @@ DEPTH = {"geometry": Link("depth", "geometry"), "depth picture": Link("depth", "
 BOTH = {"image": Link("image"), **DEPTH}
 
 
-def _fitted(image: str, masked: bool = False) -> list[Node]:
+def fitted_image(image: str, masked: bool = False) -> list[Node]:
     """An image, and the mask of what is known in it, at a size that the model takes."""
     if not masked:
         return [Node("fit", "ModalityForcingFitImage", {"image": In(image), "max_side": In("max_side", SIDE)}, 0)]
@@ -112,11 +117,29 @@ def _fitted(image: str, masked: bool = False) -> list[Node]:
 
 
 def _given_image(text: str) -> list[Node]:
-    condition = {"positive": Link(text), "negative": Link(text), "rgb": Link("encoded")}
+    pixels = {"pixels": Link("fit", "image"), **VAE}
+    return [Node("encoded", "VAEEncode", pixels, 1), _image_condition(text, Link("encoded"))]
+
+
+def _image_condition(text: str, latent: Link | In) -> Node:
+    condition = {"positive": Link(text), "negative": Link(text), "rgb": latent}
+    return Node("given", "ModalityForcingImageCondition", condition, 1)
+
+
+def _depth_condition(latent: Link, **more: object) -> Node:
+    condition = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": latent, **more}
+    return Node("given", "ModalityForcingDepthCondition", condition, 1)
+
+
+def given_view(view: Link | In) -> list[Node]:
+    """What of a moved view is known; GIVEN_VIEW samples the rest."""
     return [
-        Node("encoded", "VAEEncode", {"pixels": Link("fit", "image"), **VAE}, 1),
-        Node("given", "ModalityForcingImageCondition", condition, 1),
+        Node("encoded", "ModalityForcingEncodeView", {"view": view, **VAE}, 1),
+        _depth_condition(Link("encoded", "latent"), mask=Link("encoded", "known")),
     ]
+
+
+GIVEN_VIEW = (*GIVEN[:2], Link("encoded", "latent"))
 
 
 TEXT_TO_RGBD = Subgraph(
@@ -134,8 +157,8 @@ TEXT_TO_RGBD = Subgraph(
 IMAGE_TO_DEPTH = Subgraph(
     "Image to Depth",
     [
-        *_fitted("image"),
-        Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
+        *fitted_image("image"),
+        NO_TEXT,
         *_given_image("text"),
         *sampler(1.0, *GIVEN),
         Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
@@ -147,15 +170,12 @@ IMAGE_TO_DEPTH = Subgraph(
 
 def _depth_to_image(name: str, masked: bool, description: str) -> Subgraph:
     picture = {"picture": Link("fit", "image"), "black_is_hole": In("black_is_hole", False)}
-    condition = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": Link("encoded", "depth")}
-    condition["strength"] = In("strength", 1.0)
-    if masked:
-        condition["mask"] = Link("fit", "mask")
+    mask = {"mask": Link("fit", "mask")} if masked else {}
     items = [
         *texts(),
-        *_fitted("depth picture", masked),
+        *fitted_image("depth picture", masked),
         Node("encoded", "ModalityForcingEncodeDepthPicture", picture, 1),
-        Node("given", "ModalityForcingDepthCondition", condition, 1),
+        _depth_condition(Link("encoded", "depth"), strength=In("strength", 1.0), **mask),
         *(joint_sampler(*GIVEN) if masked else sampler(In("guidance", GUIDANCE), *GIVEN)),
         *decoded(),
     ]
@@ -168,26 +188,10 @@ COMPLETE_DEPTH = _depth_to_image("Complete Depth", True, "The depth that a mask 
 INPAINT = Subgraph(
     "Inpaint RGB-D",
     [
-        *_fitted("image"),
+        *fitted_image("image"),
         *texts(),
         *_given_image("negative"),
-        Node(
-            "whole",
-            "SamplerCustom",
-            {
-                "model": Link("schedule", "model"),
-                "noise_seed": In("seed", 0),
-                "cfg": 1.0,
-                "positive": GIVEN[0],
-                "negative": GIVEN[1],
-                "sampler": Link("method", "sampler"),
-                "sigmas": Link("schedule", "sigmas"),
-                "latent_image": GIVEN[2],
-                "control_after_generate": "fixed",
-            },
-            2,
-            "Depth of the Picture",
-        ),
+        Node("whole", "SamplerCustom", _sampled(1.0, *GIVEN), 2, "Depth of the Picture"),
         Node("masked", "SetLatentNoiseMask", {"samples": Link("whole"), "mask": In("mask")}, 2),
         *joint_sampler(*TEXTS, Link("masked")),
         *decoded(),
@@ -200,19 +204,8 @@ LOOK_AROUND = Subgraph(
     "Look Around",
     [
         *texts(),
-        Node("encoded", "ModalityForcingEncodeView", {"view": In("view"), **VAE}, 1),
-        Node(
-            "given",
-            "ModalityForcingDepthCondition",
-            {
-                "positive": TEXTS[0],
-                "negative": TEXTS[1],
-                "depth": Link("encoded", "latent"),
-                "mask": Link("encoded", "known"),
-            },
-            1,
-        ),
-        *joint_sampler(*GIVEN[:2], Link("encoded", "latent")),
+        *given_view(In("view")),
+        *joint_sampler(*GIVEN_VIEW),
         *decoded(),
         Node("cloud", "ModalityForcingPointCloud", {"geometry": In("geometry"), "edge_threshold": EDGE, "far": FAR}, 5),
         Node(
@@ -235,13 +228,8 @@ LOOK_AROUND = Subgraph(
 REFINE_DEPTH = Subgraph(
     "Refine Depth",
     [
-        Node("text", "CLIPTextEncode", {**CLIP, "text": ""}, 0, "Nothing"),
-        Node(
-            "given",
-            "ModalityForcingImageCondition",
-            {"positive": Link("text"), "negative": Link("text"), "rgb": In("latent")},
-            1,
-        ),
+        NO_TEXT,
+        _image_condition("text", In("latent")),
         *sampler(1.0, *GIVEN),
         Node("depth", "ModalityForcingDecodeDepth", {"latent": Link("sampler"), "image": In("image")}, 4),
     ],
