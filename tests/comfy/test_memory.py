@@ -28,19 +28,20 @@ def test_reserved_memory_is_that_of_the_counted_activations_and_a_step_is_lean()
     assert {name: ratio for name, ratio in ratios.items() if not 1.0 <= ratio <= 1.25} == {}
 
 
-def test_a_block_is_fetched_whole_before_it_runs():
+def test_under_dynamic_vram_a_block_is_fetched_whole_before_it_runs():
     if not (named_path(HOST_VARIABLE) / "comfy" / "model_prefetch.py").is_file():
         pytest.skip("this ComfyUI does not fetch weights ahead")
-    found = figures("run_prefetch.py")
-    layers = {"double_blocks": 12, "single_blocks": 2, "depth_decoder_blocks": 2}
+    everything, a_part, depth_given = figures("run_prefetch.py")
+    blocks = [f"double_blocks.{i}" for i in range(2)] + [f"single_blocks.{i}" for i in range(4)]
     decoder = [f"depth_decoder_blocks.{i}" for i in range(2)]
-    blocks = [f"double_blocks.{i}" for i in range(2)] + [f"single_blocks.{i}" for i in range(3)]
-    for (events, is_equal), names in zip(found["runs"], (blocks + decoder, blocks), strict=True):
-        assert is_equal
-        assert events == [
-            event for name in names for event in (["loaded", [name], layers[name.split(".")[0]]], ["run", name])
-        ]
-    assert found["left"] == []
+    for run, names in ((everything, blocks + decoder), (a_part, blocks + decoder), (depth_given, blocks)):
+        assert run["patcher"] == "ModelPatcherDynamic"
+        assert run["equal"]
+        layers = [12 if name.startswith("double") else 2 for name in names]
+        assert run["events"] == 2 * [[name, n, n, 0] for name, n in zip(names, layers, strict=True)]
+        assert run["left"] == 0
+    assert all(everything["kept"])
+    assert set(a_part["kept"]) == {True, False}
 
 
 def test_what_is_measured_on_a_gpu():
