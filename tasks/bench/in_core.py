@@ -16,7 +16,7 @@ from .cost import import_host
 @dataclass(frozen=True)
 class Setting:
     """A run. span: share of it from which to which guidance acts; cache: EasyCache's threshold, 0 without; exact: as
-    `exact_depth` of RGB-D Schedule, for a reference."""
+    `exact_depth` of RGB-D Schedule, for a reference; scheduler: of ComfyUI, in the place of RGB-D Schedule's sigmas."""
 
     solver: str
     steps: int
@@ -25,15 +25,21 @@ class Setting:
     span: tuple[float, float] = (0.0, 1.0)
     cache: float = 0.0
     exact: bool = False
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """calls: of the network for each picture, guided steps counting two."""
+    """rgb (B,128,h,w) and codes of depth (B,256,h,w); calls: of the network for each picture, guided steps counting
+    two."""
 
     rgb: Tensor
-    depth: Depth
+    codes: Tensor
     calls: float
+
+    @property
+    def depth(self) -> Depth:
+        return decoded(self.codes)
 
 
 class InCore:
@@ -51,6 +57,12 @@ class InCore:
 
     def _counted(self, _layer: Any, _inputs: Any, output: Tensor) -> None:
         self.rows += len(output)
+
+    def schedulers(self) -> list[str]:
+        """The names of ComfyUI's schedulers."""
+        import comfy.samplers
+
+        return list(comfy.samplers.SCHEDULER_NAMES)
 
     def joint(self, setting: Setting) -> Result:
         return self._run(setting, self.bundled.text, {})
@@ -76,7 +88,10 @@ class InCore:
         weights = Weights(setting.cfg, *setting.span)
         made = guider(patcher, {"rgb": weights, "depth": weights}, *texts)
         sampler, sigmas = comfy.samplers.sampler_object(setting.solver), base_levels(setting.steps)
+        if setting.scheduler:
+            sampling = patcher.get_model_object("model_sampling")
+            sigmas = comfy.samplers.calculate_sigmas(sampling, setting.scheduler, setting.steps)
         self.rows = 0
         out = made.sample(self.noise, torch.zeros_like(self.noise), sampler, sigmas, disable_pbar=True, seed=0)
         rgb, codes = out.split([128, 256], dim=1)
-        return Result(rgb, decoded(codes), self.rows / self.count)
+        return Result(rgb, codes, self.rows / self.count)

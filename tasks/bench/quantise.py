@@ -25,11 +25,13 @@ from torch import Tensor
 from ...model.diffusion.sampling import sample
 from ...model.network.checkpoint import expected_shapes, load_transformer, save_transformer
 from ...model.network.config import TransformerConfig
-from ...model.network.kitchen import CLASSES, multiplied_out
+from ...model.network.kitchen import CLASSES
 from ...model.network.quantise import NOTES, note_of, quantise, stored, stored_bytes
+from ...model.network.quantised import dequantised
 from ...model.network.transformer import ModalityForcingTransformer
 from .. import SMALL_MODEL
 from .bundled import Bundled, Depth, abs_rel, decoded, rms
+from .tables import heading, show
 
 STEPS, GUIDANCE, LOG2_ALPHA = 8, 2.0, 2.0
 GROUPS = {
@@ -84,14 +86,6 @@ def in_all_formats(source: Path) -> Iterator[tuple[list[str], dict[str, Tensor],
             yield [name, kept, f"{path.stat().st_size / 1e6:.1f}"], module.state_dict(), module
 
 
-def heading(*cells: str) -> None:
-    print(f"\n| {' | '.join(cells)} |\n|{'---|' * len(cells)}")
-
-
-def row(*cells: str) -> None:
-    print(f"| {' | '.join(cells)} |", flush=True)
-
-
 def bundled_table(count: int) -> None:
     results, module = Rounded(count), load_transformer(SMALL_MODEL)
     want, picture = module.state_dict(), results.joint(module)
@@ -99,10 +93,10 @@ def bundled_table(count: int) -> None:
     changes = ("i2d change %", "i2d truth %", "joint picture", "joint depth %")
     heading("format", "kept", "MB", *(f"{name} %" for name in GROUPS), *changes)
     size = f"{SMALL_MODEL.stat().st_size / 1e6:.1f}"
-    row("as it is", "", size, *[""] * len(GROUPS), "0", f"{abs_rel(depth, truth):.2f}", "0", "0")
+    show("as it is", "", size, *[""] * len(GROUPS), "0", f"{abs_rel(depth, truth):.2f}", "0", "0")
     for cells, weights, rounded in in_all_formats(SMALL_MODEL):
         new_depth, new_picture = results.image_to_depth(rounded), results.joint(rounded)
-        row(
+        show(
             *cells,
             *group_errors(weights, want),
             f"{abs_rel(new_depth, depth):.2f}",
@@ -126,7 +120,7 @@ def networks_table(golden: Path | None) -> None:
                     100 * (got - out).norm() / out.norm() for got, out in zip(_one_call(rounded), outputs, strict=True)
                 )
                 name = source.name.partition(".")[0].replace("_", " ")
-                row(name, *cells, *group_errors(weights, want), *(f"{value:.2f}" for value in off))
+                show(name, *cells, *group_errors(weights, want), *(f"{value:.2f}" for value in off))
 
 
 def _heavy_tailed(config: TransformerConfig) -> ModalityForcingTransformer:
@@ -159,7 +153,7 @@ def released_table() -> None:
                 note = note_of(key, shape, name, everything) if name in NOTES else None
                 total += stored_bytes(shape, note) if note else 2 * torch.Size(shape).numel()
             sizes.append(f"{total / 1e9:.1f}")
-        row(name, *sizes)
+        show(name, *sizes)
 
 
 def wide_table() -> None:
@@ -171,13 +165,10 @@ def wide_table() -> None:
     for name in NOTES:
         note = note_of("single_blocks.0.linear2.weight", (WIDTH, WIDTH), name)
         parts = stored(weight, note)
-        data = parts.pop("weight")
-        rounded = (
-            data.float() * parts["weight_scale"] if name == "fp8" else multiplied_out(data, parts, note, weight.shape)
-        )
+        rounded = dequantised(parts.pop("weight"), parts, note, weight.shape)
         alone = (x @ rounded.T - want).norm() / want.norm()
         whole = _as_host(x, weight, note)
-        row(name, f"{100 * alone:.2f}", f"{100 * (whole - want).norm() / want.norm():.2f}")
+        show(name, f"{100 * alone:.2f}", f"{100 * (whole - want).norm() / want.norm():.2f}")
 
 
 def _as_host(x: Tensor, weight: Tensor, note: dict) -> Tensor:

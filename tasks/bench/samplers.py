@@ -23,6 +23,7 @@ from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
 from ..workflows.settings import GUIDANCE, SIDE
 from .bundled import Bundled, abs_rel, rms
 from .in_core import InCore, Result, Setting
+from .tables import heading, show
 
 RELEASED, QUICK = SAMPLINGS[AS_RELEASED], SAMPLINGS[FAST]
 TILTS = (5.0, 0.0, -2.0)
@@ -59,16 +60,6 @@ def disagreement(core: InCore, result: Result) -> float:
     """Percent: the depth made beside what the model sees in the picture made, as a picture and no longer a latent."""
     seen: Tensor = core.bundled.codec_latent(core.bundled.picture(result.rgb))
     return abs_rel(result.depth, core.image_to_depth(ESTIMATE, seen).depth)
-
-
-def show(*cells: object) -> None:
-    print(f"| {' | '.join(map(str, cells))} |", flush=True)
-
-
-def heading(*cells: object) -> None:
-    print()
-    show(*cells)
-    show(*["---"] * len(cells))
 
 
 def joint_table(core: InCore) -> None:
