@@ -9,7 +9,7 @@ from pathlib import PurePath
 from . import ROOT, TaskError, end_on_terminate
 from .host.browser import ensure_browser
 
-NEEDED = ("pytest", "pytest_timeout", "ruff", "playwright")
+NEEDED = ("pytest", "pytest_timeout", "xdist", "ruff", "playwright")
 PURE_LIMIT_S = "10"
 
 
@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
         print(error)
     ruff = [sys.executable, "-m", "ruff"]
     statuses = [_call([*ruff, "check", "."]), _call([*ruff, "format", "--check", "."]), _web_tests()]
-    statuses.append(_call([sys.executable, "-m", "pytest", "--pure-limit", PURE_LIMIT_S, *arguments]))
+    statuses.append(_call([sys.executable, "-m", "pytest", "--pure-limit", PURE_LIMIT_S, "-n", "auto", *arguments]))
     if any(statuses[:-1]):
         print("run.py test: a check before pytest failed, see above", file=sys.stderr)
     return next((status for status in reversed(statuses) if status), 0)

@@ -6,7 +6,7 @@ Normals are unit vectors in OpenCV camera axes and point towards the camera: a w
 import torch
 from torch import Tensor
 
-from .camera import as_float, swap_gltf_axes
+from .camera import as_float
 from .edges import DEFAULT_EDGE
 
 # Sign of (x, y, z) in the picture: x right and z out of the surface in both; green is up in OpenGL and down in DirectX.
@@ -48,11 +48,6 @@ def normal_picture(normal: Tensor, convention: str = "opengl") -> Tensor:
     defined = (normal != 0).any(dim=-1, keepdim=True)
     signed = torch.where(defined, normal, facing) * normal.new_tensor(PICTURES[convention])
     return (signed * 0.5 + 0.5).clamp(0.0, 1.0)
-
-
-def gltf_normals(normal: Tensor) -> Tensor:
-    """Normals in glTF axes, for files."""
-    return swap_gltf_axes(normal)
 
 
 def _tangent(points: Tensor, usable: Tensor, axis: int, threshold: float) -> tuple[Tensor, Tensor]:

@@ -18,8 +18,6 @@ from ..host.server import Server
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Release.Status": "skipped", "Comfy.VueNodes.Enabled": False}
 EDITOR = "window.app?.graph && window.app.extensionManager?.workflow?.activeWorkflow"
 OPEN = "async graph => { await app.loadGraphData(graph, true, true, null, { openSource: 'template' }) }"
-ANOTHER_SEED = """app.graph.nodes.flatMap(node => node.widgets ?? []).filter(widget => widget.name === 'seed')
-    .forEach(widget => { widget.value = 1; })"""
 # Seconds from now to the first finished picture, and to the first frame that shows the cloud of this run.
 WATCH = """() => {
     const began = performance.now(), seconds = () => (performance.now() - began) / 1000;

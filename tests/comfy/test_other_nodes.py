@@ -268,12 +268,6 @@ def test_half_way_from_a_picture_without_depth_is_refused(case):
         sampled(case, graph, node, sigmas, latent=picture_alone(case, graph))
 
 
-def smooth_depth(case):
-    """A floor that runs away from the camera, as a depth latent of 4 x 4 patches."""
-    rows = torch.linspace(1.6, 0.4, 64)[:, None].expand(64, 64)
-    return rows.unflatten(0, (4, 16)).unflatten(2, (4, 16)).permute(1, 3, 0, 2).flatten(0, 1)[None].contiguous()
-
-
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
