@@ -21,6 +21,10 @@ SETTINGS = {
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "Comfy.Validation.Workflows": True,
 }
+# Of the elements that one frame makes another tells the place, and the next draws them there.
+FRAMES = """async () => {
+    for (let frame = 0; frame < 4; frame++) await new Promise(requestAnimationFrame);
+}"""
 # What a frontend without a network complains about.
 OFFLINE = ("net::ERR_", "Failed to fetch", "Network Error", "AxiosError")
 
@@ -48,7 +52,11 @@ class Frontend:
     def load_workflow(self, graph: dict) -> None:
         """Open a saved workflow and wait until it is drawn."""
         self.page.evaluate("async graph => { await window.app.loadGraphData(graph) }", graph)
-        self.page.wait_for_timeout(500)
+        self.await_frames()
+
+    def await_frames(self) -> None:
+        """Wait until the page has drawn what was changed, however busy the machine is."""
+        self.page.evaluate(FRAMES)
 
     def prompt(self) -> dict:
         """What the frontend would queue for the open workflow."""
@@ -85,7 +93,7 @@ def object_info(server: Server) -> dict:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[object]:
-    """A Chromium."""
+    """A Chromium's pages, which share the files they have loaded."""
     executable = find_browser()
     if executable is None:
         pytest.skip("there is no Chromium, Chrome or Edge on this machine (run.py test installs one on Debian as root)")
@@ -93,7 +101,7 @@ def browser() -> Iterator[object]:
 
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=str(executable), args=FLAGS)
-        yield running
+        yield running.new_context(viewport={"width": 1600, "height": 1000})
         running.close()
 
 
@@ -107,7 +115,7 @@ def renderer(request: pytest.FixtureRequest) -> str:
 def open_frontend(browser, server: Server, renderer: str, pictures: Path, address: str) -> Iterator[Frontend]:
     """A page of the browser with the server's frontend at an address, closed on exit."""
     server.settings({**SETTINGS, "Comfy.VueNodes.Enabled": renderer == "vue"})
-    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page = browser.new_page()
     frontend = Frontend(page, server, renderer, pictures)
 
     def note(text: str) -> None:
@@ -116,6 +124,8 @@ def open_frontend(browser, server: Server, renderer: str, pictures: Path, addres
 
     page.on("console", lambda message: note(f"{message.text} {message.location}") if message.type == "error" else None)
     page.on("pageerror", lambda error: note(str(error)))
+    kept = {"origin": server.address, "storageTypes": "local_storage,indexeddb"}
+    browser.new_cdp_session(page).send("Storage.clearDataForOrigin", kept)  # of the page before
     page.goto(address)
     yield frontend
     page.close()

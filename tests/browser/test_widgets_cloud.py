@@ -112,8 +112,7 @@ def test_screenshots_are_what_is_seen_and_count_for_their_scene(frontend, shown,
         "app.graph.nodes.find(n => n.type.endsWith('LoadDepth')).widgets.find(w => w.name === 'fov_x_deg').value = 40"
     )
     assert (output_picture(frontend, run(frontend)) == scene.pixels[0]).all()
-    await_ready(frontend)
-    assert "of another scene" in widget.locator(".mf-readout").inner_text()
+    widget.locator(".mf-readout").filter(has_text="of another scene").wait_for()
     widget.get_by_role("button", name="Discard").click()
     assert node_value(frontend, CLOUD, SCREENSHOT) == ""
     assert frontend.errors == []

@@ -109,7 +109,7 @@ def close_up(frontend, node_type: str):
         }""",
         node_type,
     )
-    frontend.page.wait_for_timeout(400)
+    frontend.await_frames()
     widget = frontend.page.locator(".mf-widget").filter(visible=True).first
     await_still(widget)
     return widget
@@ -133,7 +133,7 @@ def await_ready(frontend, count: int = 1) -> None:
     frontend.page.wait_for_function(
         "count => document.querySelectorAll('.mf-state[data-state=ready]').length === count", arg=count, timeout=20000
     )
-    frontend.page.wait_for_timeout(200)
+    frontend.await_frames()
 
 
 def drag(page, start: tuple, end: tuple, button: str = "left") -> None:

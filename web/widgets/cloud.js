@@ -30,6 +30,7 @@ export function cloudWidget(node) {
     let record = null; // {items, index} of the node's last run
     let view = null; // while the widget runs
     let shown = null; // {model, kept, colours}
+    let painted; // settles when the colours that were asked for last are those of the view
     let turning = 0;
     let measuring = false;
     let message = "";
@@ -158,11 +159,14 @@ export function cloudWidget(node) {
             view.keep(shown.kept);
             showReadout();
         }
-        if ("colours" in values) {
-            const colours = await coloursOf(model);
-            if (shown?.model === model) view.paint(shown.colours = colours);
-        }
+        if ("colours" in values) await (painted = paint(model));
         view?.moved();
+    }
+
+    async function paint(model) {
+        const asked = settings.colours;
+        const colours = await coloursOf(model);
+        if (shown?.model === model && settings.colours === asked) view.paint(shown.colours = colours);
     }
 
     function showSettings() {
@@ -293,6 +297,7 @@ export function cloudWidget(node) {
         const { scene } = shown.model;
         const { index } = record;
         try {
+            await painted;
             const name = await uploadPicture(await pictureBlob(), `cloud_${scene}_${index}_${Date.now()}.png`, FOLDER);
             setInput(node, "view", usedView());
             write("screenshot", name, "Screenshot taken: it is the image on the next run");
