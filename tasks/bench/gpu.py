@@ -4,13 +4,17 @@ For bf16, fp8 and int8, plain and compiled, beside ComfyUI's own FLUX.2 of the s
 process: seconds of one guided step (batch 2, 512 x 512, 512 text tokens), peak memory, and seconds of a whole picture
 in the released setting (50 steps) and the fast one (10), which are that many steps. Then the step in bf16 and int8 with
 the card limited to 24, 16, 12 and 8 GB, where ComfyUI offloads what does not fit (as it does without dynamic VRAM,
-which only its server starts). What does not run for want of memory is said, and nothing is compiled after five minutes.
-On a machine without a GPU it says so and runs the same code on a tiny model, to show that it works; its figures mean
-nothing.
+which only its server starts). It takes about 26 GB of the machine's own memory. What the card has too little memory for
+and what cannot be compiled is said in its row; nothing is compiled after five minutes, and nothing is begun after
+seven. Without a CUDA or ROCm GPU it says so and runs the same code on a tiny model, to show that it works; its figures
+mean nothing.
 """
 
 import argparse
+import gc
 import json
+import math
+import re
 import statistics
 import time
 from collections.abc import Callable
@@ -19,13 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo.exc
 
 from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
+from .. import TaskError
 from .cost import BATCH, TEXT, import_host
+from .tables import heading, show
 
 SIDE, ROUNDS = 512, 5  # pixels, and calls of which the median counts
 STEPS = {"released": SAMPLINGS[AS_RELEASED].steps, "fast": SAMPLINGS[FAST].steps}
-COMPILE_SECONDS = 300  # from the start: nothing is compiled after them, so that all ends within eight minutes
+# From the start, so that all ends within eight minutes: what comes later is not begun.
+COMPILE_SECONDS, LAST_SECONDS = 300, 420
+ENOUGH_SECONDS = 15  # of calls, where one takes seconds
 LIMITS_GB = (24, 16, 12, 8)
 PRECISIONS = ("bf16", "fp8", "int8")
 TINY = {"hidden_size": 64, "num_heads": 2, "double_blocks": 1, "single_blocks": 1, "decoder_blocks": 1}
@@ -38,7 +47,7 @@ class Bench:
     def __init__(self) -> None:
         from ...model.network.config import TransformerConfig
 
-        self.started = time.monotonic()
+        self.started, self.rows = time.monotonic(), []
         self.gpu = torch.cuda.is_available()
         self.device = torch.device("cuda" if self.gpu else "cpu")
         sizes = {} if self.gpu else {**TINY, "mlp_size": 192, "text_width": 32}
@@ -61,29 +70,55 @@ class Bench:
         from ...model.network.quantise import note_of, stored
         from ...model.network.quantised import METADATA_KEY, as_metadata
 
-        state, layers = {}, {}
-        for key, shape in expected_shapes(self.config).items():
-            tensor = torch.randn(shape, device=self.device, dtype=self.dtype) * 0.02
+        state, layers, shapes = {}, {}, expected_shapes(self.config)
+        # Parts of one: ComfyUI copies them into the model, and twice the model may be more than the machine has.
+        weights = torch.randn(max(map(math.prod, shapes.values())), dtype=self.dtype) * 0.02
+        for key, shape in shapes.items():
+            tensor = weights[: math.prod(shape)].view(shape)
             note = note_of(key, shape, precision) if precision != "bf16" else None
             if note is None:
-                state[key] = tensor.cpu()
+                state[key] = tensor
                 continue
             layer = key.removesuffix(".weight")
             layers[layer] = note
-            state.update({f"{layer}.{name}": part.cpu() for name, part in stored(tensor, note).items()})
+            parts = stored(tensor.to(self.device), note)
+            state.update({f"{layer}.{name}": part.cpu() for name, part in parts.items()})
         metadata = {METADATA_KEY: as_metadata(layers)} if layers else {}
         options = {"dtype": self.dtype} if precision == "bf16" else {}
         return comfy.sd.load_diffusion_model_state_dict(state, model_options=options, metadata=metadata)
 
-    def row(self, what: str, precision: str, measured: Callable[[], dict[str, float]]) -> dict[str, Any]:
-        """A row of the table; without figures where the card has too little memory."""
-        try:
-            return {"what": what, "precision": precision, **measured()}
-        except torch.cuda.OutOfMemoryError:
-            return {"what": f"{what}: out of memory", "precision": precision, "seconds": None, "peak_gib": None}
-        finally:
-            if self.gpu:
-                torch.cuda.empty_cache()
+    def row(self, what: str, precision: str, measured: Callable[[], dict[str, float]], until: int) -> None:
+        """Measure and print a row of the table; without figures where the card or the time does not suffice."""
+        row: dict[str, Any] = {"what": what, "precision": precision, "seconds": None, "peak_gib": None}
+        if time.monotonic() - self.started > until:
+            row["what"] += ": no time left"
+        else:
+            try:
+                row.update(measured())
+            except torch.cuda.OutOfMemoryError:
+                row["what"] += ": out of memory"
+            except torch._dynamo.exc.TorchDynamoException as error:
+                reason = re.split(r"\n|\. ", str(getattr(error, "inner_exception", error)))[0]
+                row["what"] += f": does not compile here ({reason})"
+                torch._dynamo.reset()
+                gc.collect()  # or weights stay held, which ComfyUI 0.3 then cannot move
+        if self.gpu:
+            torch.cuda.empty_cache()
+        self.rows.append(row)
+        figures = [""] * (2 + len(STEPS))
+        if row["seconds"] is not None:
+            whole = {kind: row["seconds"] * steps for kind, steps in STEPS.items()}
+            row.update({f"{kind}_seconds": seconds for kind, seconds in whole.items()})
+            figures = [f"{1e3 * row['seconds']:.1f}", f"{row['peak_gib']:.2f}", *(f"{s:.1f}" for s in whole.values())]
+        show(row["what"], precision, *figures)
+
+    def step(self, patcher: Any, call: Callable[..., Any]) -> dict[str, float]:
+        """A call of the model or its compiled form, measured, after it is loaded as ComfyUI does: as much as fits."""
+        import comfy.model_management as memory
+
+        joint, levels, text = self.inputs()
+        memory.load_models_gpu([patcher], memory_required=patcher.model.memory_required(list(joint.shape)))
+        return self.measure(call, joint, levels, text)
 
     def core(self) -> dict[str, float]:
         """ComfyUI's FLUX.2, measured."""
@@ -109,6 +144,8 @@ class Bench:
                     torch.cuda.synchronize()
                 if round_ >= 2:
                     seconds.append(time.perf_counter() - start)
+                if sum(seconds) > ENOUGH_SECONDS:
+                    break
         peak = torch.cuda.max_memory_allocated() / 2**30 if self.gpu else 0.0
         return {"seconds": statistics.median(seconds), "peak_gib": peak}
 
@@ -120,42 +157,32 @@ def run(bench: Bench) -> list[dict[str, Any]]:
 
     from ...model.network.quantise import NOTES
 
-    rows = [bench.row("ComfyUI's FLUX.2", "bf16", bench.core)]
-    for precision in PRECISIONS:
-        if precision != "bf16" and NOTES[precision]["format"] not in comfy.quant_ops.QUANT_ALGOS:
-            print(f"This ComfyUI does not run {precision}.")
-            continue
+    known = [p for p in PRECISIONS if p == "bf16" or NOTES[p]["format"] in comfy.quant_ops.QUANT_ALGOS]
+    if left_out := [p for p in PRECISIONS if p not in known]:
+        print(f"This ComfyUI does not run {', '.join(left_out)}.")
+    heading("what", "precision", "ms a step", "peak GiB", *(f"s, {kind} ({n})" for kind, n in STEPS.items()))
+    bench.row("ComfyUI's FLUX.2", "bf16", bench.core, LAST_SECONDS)
+    for precision in known:
         patcher = bench.patcher(precision)
-        loaded(bench, patcher)
         module = patcher.model.diffusion_model
-        rows.append(bench.row("ours", precision, partial(bench.measure, module, *bench.inputs())))
-        if time.monotonic() - bench.started < COMPILE_SECONDS:
-            compiled = torch.compile(module, backend="inductor" if bench.gpu else "eager")
-            run_it = partial(bench.measure, compiled, *bench.inputs())
-            rows.append(bench.row("ours, compiled", precision, run_it))
-            del compiled, run_it
+        bench.row("ours", precision, partial(bench.step, patcher, module), LAST_SECONDS)
+        compiled = torch.compile(module, backend="inductor" if bench.gpu else "eager")
+        bench.row("ours, compiled", precision, partial(bench.step, patcher, compiled), COMPILE_SECONDS)
+        del compiled
         if precision != "fp8" and bench.gpu:
-            rows += limited(bench, patcher, precision)
+            limited(bench, patcher, precision)
         memory.unload_all_models()
         del patcher, module
         memory.soft_empty_cache(True)
-    return rows
+    return bench.rows
 
 
-def loaded(bench: Bench, patcher: Any) -> None:
-    """Load the model as ComfyUI does for a run of this size: as much of it as fits."""
-    import comfy.model_management as memory
-
-    shape = list(bench.inputs()[0].shape)
-    memory.load_models_gpu([patcher], memory_required=patcher.model.memory_required(shape))
-
-
-def limited(bench: Bench, patcher: Any, precision: str) -> list[dict[str, Any]]:
+def limited(bench: Bench, patcher: Any, precision: str) -> None:
     """The step with the card's memory limited: the rest is reserved, as `--reserve-vram` does."""
     import comfy.model_management as memory
 
-    rows, total, before = [], torch.cuda.get_device_properties(0).total_memory, memory.EXTRA_RESERVED_VRAM
-    module = patcher.model.diffusion_model
+    total, before = torch.cuda.get_device_properties(0).total_memory, memory.EXTRA_RESERVED_VRAM
+    step = partial(bench.step, patcher, patcher.model.diffusion_model)
     for limit in LIMITS_GB:
         if limit * 1e9 >= total:
             continue
@@ -164,41 +191,27 @@ def limited(bench: Bench, patcher: Any, precision: str) -> list[dict[str, Any]]:
         memory.EXTRA_RESERVED_VRAM = int(total - limit * 1e9) + before
         torch.cuda.set_per_process_memory_fraction(limit * 1e9 / total)  # what goes beyond it fails
         try:
-            loaded(bench, patcher)
-            run_it = partial(bench.measure, module, *bench.inputs())
-            rows.append(bench.row(f"ours, of {limit} GB", precision, run_it))
+            bench.row(f"ours, of {limit} GB", precision, step, LAST_SECONDS)
         finally:
             memory.EXTRA_RESERVED_VRAM = before
             torch.cuda.set_per_process_memory_fraction(1.0)
-    return rows
 
 
 def main(arguments: list[str]) -> int:
     """Measure, print a table and write one JSON; returns the exit status."""
     parser = argparse.ArgumentParser(prog="run.py bench gpu", description=__doc__)
-    parser.add_argument("--json", type=Path, default=Path("gpu.json"), help="file for the figures (gpu.json)")
+    parser.add_argument("--json", type=Path, default=Path("gpu.json"), help="new file for the figures (gpu.json)")
     options = parser.parse_args(arguments)
+    if options.json.exists() or not options.json.parent.is_dir():
+        raise TaskError(f"got --json {options.json}: expected the name of a new file in a folder that exists.")
     host = import_host(gpu=torch.cuda.is_available())
     bench = Bench()
     name = torch.cuda.get_device_name() if bench.gpu else "no GPU"
     if not bench.gpu:
-        print(
-            "This machine has no GPU that torch can use. The same code runs on a tiny model; the figures mean nothing."
-        )
+        print("torch finds no CUDA or ROCm GPU here. The same code runs on a tiny model; the figures mean nothing.")
     rows = run(bench)
-    names = " | ".join(f"s, {kind} ({steps})" for kind, steps in STEPS.items())
-    print(f"| what | precision | ms a step | peak GiB | {names} |\n|---|---|---|---|---|---|")
-    for row in rows:
-        if row["seconds"] is None:
-            print(f"| {row['what']} | {row['precision']} | | | | |")
-            continue
-        whole = {kind: row["seconds"] * steps for kind, steps in STEPS.items()}
-        row.update({f"{kind}_seconds": seconds for kind, seconds in whole.items()})
-        print(
-            f"| {row['what']} | {row['precision']} | {1e3 * row['seconds']:.1f} | {row['peak_gib']:.2f} "
-            f"| {whole['released']:.1f} | {whole['fast']:.1f} |"
-        )
     report = {"device": name, "comfyui": host, "torch": torch.__version__, "side": 16 * bench.grid, "rows": rows}
-    options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"{name}, ComfyUI {host}, torch {torch.__version__}; written to {options.json}")
+    with options.json.open("x", encoding="utf-8") as file:
+        file.write(json.dumps(report, indent=1) + "\n")
+    print(f"\n{name}, ComfyUI {host}, torch {torch.__version__}; written to {options.json}")
     return 0
