@@ -9,6 +9,7 @@ const PROPERTY = "modality_forcing"; // one object among a node's properties, sa
 const OUTPUT = "modality_forcing"; // and among what a node that ran tells the browser
 export const MUTED = 2;
 const BYPASSED = 4;
+const PACK = new URL(import.meta.url).pathname.split("/").at(-2); // the name of the pack's folder
 
 const inPage = new Set(); // living elements
 const livingOf = new WeakMap(); // node -> its living element
@@ -17,6 +18,8 @@ const shownWidgets = new Set(); // {node, widget} that run
 const results = new WeakMap(); // change tracker -> Map(execution id -> {items, index, number})
 let resultNumber = 0;
 let lastPrompt = {}; // {id, workflow: promise of its workflow's id}
+const sending = new Set(); // answers to prompts that are under way
+const senders = new Map(); // prompt id -> reference to the change tracker of the workflow that it was sent from
 
 // makers: {node type: (node) => void}, called once for every new node.
 export function register(makers) {
@@ -24,12 +27,16 @@ export function register(makers) {
     app.registerExtension({
         name: "ModalityForcing.Widgets",
         nodeCreated: (node) => makers[node.comfyClass]?.(node),
-        setup: () => app.canvas.canvas.addEventListener("litegraph:set-graph", () => { setTimeout(checkPage); }),
-        // A workflow becomes the active one only after its nodes are there; newer frontends say when.
+        setup: () => {
+            app.canvas.canvas.addEventListener("litegraph:set-graph", () => { setTimeout(checkPage); });
+            // A workflow becomes the active one only after its nodes are there.
+            app.extensionManager.workflow.$onAction(({ name, after }) => name === "openWorkflow" && after(afterLoading));
+        },
         afterConfigureGraph: () => { setTimeout(afterLoading); },
-        afterLoadGraph: afterLoading,
     });
-    api.addEventListener("executed", ({ detail }) => detail.output?.[OUTPUT] && queueMicrotask(() => keepResult(detail)));
+    rememberSenders();
+    sortTemplates();
+    api.addEventListener("executed", ({ detail }) => detail.output?.[OUTPUT] && keepResult(detail));
     // The frontend zooms the graph by two fingers wherever they are, and hears of them before any element could object.
     window.addEventListener("touchmove", (event) => event.target.closest?.(".mf-widget") && event.stopPropagation(), { capture: true, passive: true });
     api.addEventListener("reconnected", () => shownWidgets.forEach(({ widget }) => widget.retry?.()));
@@ -186,7 +193,7 @@ function activeTracker() {
 
 async function keepResult(detail) {
     const number = ++resultNumber; // by arrival: where a result belongs may be known later than of the one after it
-    const tracker = await trackerOf(detail);
+    const tracker = await trackerOf(detail.prompt_id);
     if (!tracker) return;
     if (!results.has(tracker)) results.set(tracker, new Map());
     const kept = results.get(tracker);
@@ -198,15 +205,41 @@ async function keepResult(detail) {
     showResults();
 }
 
-// The tracker of the workflow that a prompt was made of. The frontend notes the workflow that is active when it hears that
-// the prompt is queued, which after a switch of tabs is another one, or comes later than the result; the server knows.
-async function trackerOf({ node, output, prompt_id }) {
-    const noted = trackers().filter((tracker) => tracker.nodeOutputs?.[node] === output);
-    if (noted.length === 1 && trackers().length === 1) return noted[0];
-    const id = await workflowOf(prompt_id);
-    if (id === undefined) return noted[0];
-    const own = trackers(id);
-    return own.find((tracker) => noted.includes(tracker)) ?? own.find((tracker) => tracker === activeTracker()) ?? own[0];
+// The tracker of the workflow that a prompt was made of: known of prompts from this page; of others, as after the page was
+// loaded anew, the server knows the workflow's id, which two tabs of one file have in common.
+async function trackerOf(promptId) {
+    await Promise.allSettled(sending); // a result may come before the answer that names its prompt
+    if (senders.has(promptId)) return senders.get(promptId).deref();
+    const id = await workflowOf(promptId);
+    const own = id === undefined ? [] : trackers(id);
+    return own.find((tracker) => tracker === activeTracker()) ?? own[0];
+}
+
+// Remembers which workflow each prompt is sent from. The frontend notes the one that is active when the answer comes.
+function rememberSenders() {
+    const send = api.queuePrompt;
+    api.queuePrompt = async function (...values) {
+        const tracker = activeTracker();
+        const answer = send.apply(this, values);
+        sending.add(answer);
+        try {
+            const { prompt_id: promptId } = await answer;
+            if (tracker) senders.set(promptId, new WeakRef(tracker));
+        } finally {
+            sending.delete(answer);
+        }
+        return answer;
+    };
+}
+
+// ComfyUI lists a pack's templates as the file system happens to; ours are numbered.
+function sortTemplates() {
+    const list = api.getWorkflowTemplates;
+    api.getWorkflowTemplates = async function (...values) {
+        const templates = await list.apply(this, values);
+        templates[PACK]?.sort();
+        return templates;
+    };
 }
 
 // The trackers of the open workflows, or of those with this id: of two tabs of one file, where the frontend keeps its id.
@@ -352,8 +385,7 @@ export async function isInInputs(filename) {
 
 // A file of this pack's workflows folder, which ComfyUI serves under the name of the pack's own folder.
 export async function workflowFile(path) {
-    const pack = new URL(import.meta.url).pathname.split("/").at(-2);
-    const reply = await api.fetchApi(`/workflow_templates/${pack}/${path}`);
+    const reply = await api.fetchApi(`/workflow_templates/${PACK}/${path}`);
     if (!reply.ok) throw new Error(`the server answered ${reply.status} for ${path}`);
     return reply.blob();
 }

@@ -161,15 +161,19 @@ def test_copies_tabs_and_subgraphs_leave_nothing_running(frontend, object_info, 
     assert [error for error in frontend.errors if "modality-forcing" in error] == []
 
 
-@pytest.mark.parametrize("page_hears_of_it", ["before the switch", "after the run"])
-def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hears_of_it):
+@pytest.mark.parametrize(
+    ("page_hears_of_it", "second_file"),
+    [("before the switch", "second"), ("after the run", "second"), ("after the run", "first")],
+)
+def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hears_of_it, second_file):
     """Two tabs with nodes of equal ids: the first is left while it runs, and its result is there when it comes back.
 
     A busy page hears that its prompt is queued only when another tab is open and the run is over; and another extension
-    may take its time with each workflow that is opened.
+    may take its time with each workflow that is opened. One file may be open twice.
     """
     page, workflow = frontend.page, "app.extensionManager.workflow"
-    open_graph(frontend, object_info, viewers(scene.nodes()), f"first, {page_hears_of_it}")
+    mark = f"{page_hears_of_it}, {second_file}"
+    open_graph(frontend, object_info, viewers(scene.nodes()), f"first {mark}")
     page.evaluate(f"window.firstTab = {workflow}.activeWorkflow")
     page.evaluate(SLOW_OPENING)
     answers = []
@@ -180,7 +184,7 @@ def test_results_stay_with_their_workflow(frontend, object_info, scene, page_hea
     if page_hears_of_it == "before the switch":
         route.fulfill(response=answer)
         page.evaluate("queued")  # else the frontend notes the graph that is being opened as the old tab's
-    open_graph(frontend, object_info, viewers(scene.pair_nodes()), f"second, {page_hears_of_it}")
+    open_graph(frontend, object_info, viewers(scene.pair_nodes()), f"{second_file} {mark}")
     await_true(page, lambda: frontend.server.get_json(f"/history/{answer.json()['prompt_id']}"))
     if page_hears_of_it == "after the run":
         route.fulfill(response=answer)

@@ -14,6 +14,7 @@ from modality_forcing.tasks.host.server import PACK_FOLDER
 from modality_forcing.tasks.workflows.convert import to_api
 
 FILES = sorted(WORKFLOWS.glob("*.json"))
+STEMS = [path.stem for path in FILES]
 TITLE = 30  # a node's title stands above its `y`
 BOXES = """() => app.graph.nodes.map(node => ({
     type: node.type, x: node.pos[0], y: node.pos[1], width: node.size[0], height: node.size[1],
@@ -103,9 +104,19 @@ def test_example_pictures_are_brought_and_said(frontend, server):
     shutil.copy(INPUTS / names[1], kept)
 
 
-def test_the_template_browser_lists_all_with_thumbnails(server):
+def test_the_template_browser_lists_all_in_order(frontend):
+    """The server lists files as the file system does."""
+    frontend.page.evaluate("void app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    frontend.page.get_by_text(PACK_FOLDER, exact=True).first.click()
+    frontend.page.get_by_text(FILES[0].stem, exact=True).first.wait_for()
+    shown = frontend.page.locator("h3").all_inner_texts()
+    assert [name for name in shown if name in STEMS] == STEMS[: len([name for name in shown if name in STEMS])]
+    frontend.page.keyboard.press("Escape")
+
+
+def test_the_templates_have_thumbnails(server):
     names = server.get_json("/api/workflow_templates")[PACK_FOLDER]
-    assert sorted(names) == [path.stem for path in FILES]
+    assert sorted(names) == STEMS
     for path in FILES:
         address = f"/api/workflow_templates/{PACK_FOLDER}/{quote(path.stem)}"
         assert server.get(f"{address}.json") == path.read_bytes()
