@@ -274,7 +274,7 @@ def test_a_used_view_gives_image_holes_depth_and_camera(frontend, object_info, s
     # The pink house on the right came nearer to the middle; what it hid is a hole.
     assert (own != scene.pixels[0]).any(-1).mean() > 0.3 and (own == 0).all(-1).mean() > 0.25
     drag(frontend.page, place(widget, 0.5, 0.5), place(widget, 0.55, 0.5))
-    assert "the outputs give another view" in widget.inner_text()
+    assert "the outputs give the view used last" in widget.inner_text()
     widget.get_by_role("button", name="Discard").click()
     assert node_value(frontend, CLOUD, VIEW) == ""
 

@@ -342,7 +342,7 @@ export function cloudWidget(node) {
         if (measuring) parts.push(measured(ruler.points()));
         if (taken && !taken.includes(`cloud_${shown.model.scene}_`)) parts.push("the screenshot is of another scene and is not used");
         else if (message) parts.push(message);
-        else if (view && view !== usedView()) parts.push("the outputs give another view");
+        else if (view && view !== usedView()) parts.push("the outputs give the view used last, not this one");
         readout.textContent = parts.join(" · ");
     }
 

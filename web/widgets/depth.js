@@ -48,12 +48,13 @@ export function depthWidget(node) {
     };
     const known = numberField("This point is at", "How far it is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
     const unpick = button("Forget", "Take the stated distance back", () => write("", "The stated distance is forgotten"));
+    const ends = el("div", { class: "mf-ends" }, controls.near.element, range.element, controls.far.element);
     const pickRow = el("div", { class: "mf-row", hidden: true }, known.element, unpick);
     const element = shield(el("div", { class: "mf-widget" },
         el("div", { class: "mf-row" }, controls.colours.element, controls.mapping.element, controls.range.element, controls.nearWhite.element,
             controls.marks.element, controls.split.element, el("span", { class: "mf-spring" }), batch.element,
             button("Fit", "Show all of it (key 0)", () => image?.fit())),
-        view, el("div", { class: "mf-ends" }, controls.near.element, range.element, controls.far.element), pickRow, readout));
+        view, ends, pickRow, readout));
     listen();
     showSettings();
 
@@ -114,6 +115,7 @@ export function depthWidget(node) {
 
     function forget() {
         shown = probe = null;
+        showSettings();
         showReadout();
     }
 
@@ -144,6 +146,7 @@ export function depthWidget(node) {
         for (const name of ["colours", "mapping", "range", "nearWhite", "marks", "split"]) controls[name].set(settings[name]);
         controls.split.element.hidden = !other;
         controls.marks.element.hidden = !shown?.marks;
+        ends.hidden = !shown;
     }
 
     async function repaint() {
