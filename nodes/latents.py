@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..model.depth.patches import ENLARGED, MOVED, tear
+from ..model.depth.patches import torn
 from .native.latent_format import JOINT_CHANNELS, PARTS, SIZE_KEY, empty_joint
 from .native.notices import notice
 from .sockets import CATEGORY
@@ -39,8 +39,7 @@ def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
 
 def _say_if_torn(depth: Tensor, made_with: tuple[int, int] | None) -> None:
     grown = made_with is not None and any(now > then for now, then in zip(depth.shape[-2:], made_with, strict=True))
-    # Of a latent that comes from a file nobody knows the size that it was made with.
-    if grown or tear(depth) > (ENLARGED if made_with is None else MOVED):
+    if grown or torn(depth):
         notice(
             "The depth of this latent looks torn: a node has enlarged, flipped or rotated its cells, each of which is "
             "a picture of 16 x 16 pixels. Enlarge with 'Upscale RGB-D Latent'; flip and rotate pictures and maps "
