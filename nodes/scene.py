@@ -91,6 +91,11 @@ class AddView(io.ComfyNode):
                 POINT_CLOUD.Output(id="point_cloud", display_name="scene"),
                 GEOMETRY.Output(id="geometry", display_name="geometry", tooltip="The whole view, in the scene's unit."),
                 io.Int.Output(id="points", display_name="points", tooltip="How many points were added."),
+                io.Image.Output(
+                    id="image",
+                    display_name="image",
+                    tooltip="The whole view: as it was where known, painted elsewhere.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -107,7 +112,7 @@ class AddView(io.ComfyNode):
         merged, geometry = add_view(_only(scene), painted, view, _pose(view), edge_threshold, icp, steps())
         added = len(merged) - len(scene[0])
         show_on_node(cls, f"{added} points added to {len(scene[0])}")
-        return io.NodeOutput([merged], geometry, added)
+        return io.NodeOutput([merged], geometry, added, geometry["image"])
 
 
 def _only(scene: list[PointCloud]) -> PointCloud:

@@ -87,7 +87,8 @@ def add_view(
     icp: bool = False,
     before_round: Callable[[int, int], None] = lambda index, count: None,
 ) -> tuple[PointCloud, dict[str, Any]]:
-    """The scene with what a painted view adds to it, and that view's geometry in the scene's unit.
+    """The scene with what a painted view adds to it, and that view's geometry in the scene's unit: depth and colours
+    as they were where they were known, painted elsewhere.
 
     Args:
         scene: in the source camera's axes.
@@ -107,7 +108,8 @@ def add_view(
     known = torch.where(old.valid, old.depth, torch.nan).cpu()
     depth = aligned(torch.where(new.valid, new.depth, torch.nan).cpu(), known)
     whole = torch.where(known.isfinite(), known, depth)
-    packet = make_geometry(whole, whole.isfinite(), old.intrinsics.cpu(), new.image)
+    colours = torch.where(old.valid.cpu()[..., None], old.image[..., :3], new.image[..., :3])
+    packet = make_geometry(whole, whole.isfinite(), old.intrinsics.cpu(), colours)
     added = whole.isfinite() & known.isnan() & ~depth_edges(whole, whole.isfinite(), edge_threshold)
     fresh = make_geometry(whole, added, old.intrinsics.cpu(), new.image)
     if icp:

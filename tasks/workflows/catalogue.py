@@ -151,7 +151,7 @@ def controlnet() -> Workflow:
         *made_from(PICTURE, "Your Picture", IMAGE_TO_DEPTH, "image"),
         viewer(MADE),
         shown_depth(MADE),
-        Node("painted", PAINT, painter, 3, "Paint with a ControlNet (muted: Ctrl+M to use it)", mode=MUTED),
+        Node("painted", PAINT, painter, 3, "Paint with a ControlNet (Ctrl+M)", mode=MUTED),
         replace(saved_images("painted", Link("painted", "image"), "Save Painting", 2, 280), mode=MUTED),
     )
 

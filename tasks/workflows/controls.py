@@ -206,7 +206,7 @@ def video_depth() -> Workflow:
     depth = {"file": METRIC_DEPTH, "image": Link("picture", "IMAGE"), "fov_x_deg": FOV_X_DEG}
     frames = {"geometry": Link("depth", "geometry"), "right": 0.6, "frames": 8, "width": SIDE, "height": SIDE * 3 // 4}
     items = [
-        replace(note("video_depth", "width 512 and height 384, steps 20"), height=400),
+        replace(note("video_depth", "width 512 and height 384, steps 20"), height=412),
         *model_nodes(),
         picture_node(PICTURE, "A Picture"),
         Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=490),

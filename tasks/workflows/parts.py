@@ -42,11 +42,13 @@ class Workflow:
 def note(name: str, released: str = "") -> Note:
     """A workflow's note. released: what to set for the released model, where a workflow has one."""
     heading, _, text = (NOTES / f"{name}.md").read_text(encoding="utf-8").partition("\n")
+    height = 70 + round(0.62 * len(text))  # what the taller of the two renderers needs, at a note's width
     if released:
+        height += 130
         text += "\n### " + Template((NOTES / "model.md").read_text(encoding="utf-8")).substitute(released=released)
     # Paragraphs as headings: at the zoom that a workflow opens with, ordinary text is too small to be read.
     blocks = [block if block[0] in "-#" else f"## {block}" for block in text.strip().split("\n\n")]
-    return Note("\n\n".join(blocks), 0, heading.removeprefix("# "), height=540)
+    return Note("\n\n".join(blocks), 0, heading.removeprefix("# "), height=height)
 
 
 def with_model(title: str, note_name: str, released: str, *items: Node | Note) -> Workflow:
@@ -58,7 +60,7 @@ def model_nodes() -> list[Node]:
     released = {name: Link("released", name) for name in MODEL}
     return [
         Node("small", "ModalityForcingLoadSmall", {"model_name": SMALL_MODEL.name, **released}, 0),
-        Node("released", RELEASED, {}, 0, "Released Model (muted: Ctrl+M to use it)", mode=MUTED),
+        Node("released", RELEASED, {}, 0, "Released Model (Ctrl+M)", mode=MUTED),
     ]
 
 

@@ -19,13 +19,13 @@ def seen_geometry(prompt: dict) -> list:
     return [node["inputs"]["geometry"] for node in prompt.values() if node["class_type"] == VIEWER][-1]
 
 
-def add_pictures(prompt: dict, object_info: dict, far: float = FAR) -> dict[str, list]:
+def add_pictures(prompt: dict, object_info: dict, far: float = FAR, colour_map: str = "grey") -> dict[str, list]:
     """Add nodes that make pictures of what is seen: "depth", and its points "from the side". Links to them, by name.
 
-    far: how far the points reach, in the unit of the depth; 0 takes all.
+    far: how far the points reach, in the unit of the depth; 0 takes all. colour_map: of the depth.
     """
     geometry = seen_geometry(prompt)
-    depth = add_node(prompt, object_info, "ModalityForcingDepthPicture", geometry=geometry)
+    depth = add_node(prompt, object_info, "ModalityForcingDepthPicture", geometry=geometry, colour_map=colour_map)
     points = {"geometry": geometry, "edge_threshold": EDGE, "far": far}
     cloud = add_node(prompt, object_info, "ModalityForcingPointCloud", **points)
     view = {"geometry": geometry, "point_cloud": [cloud, 0], "cracks": CRACKS, **SIDE_VIEW}

@@ -13,8 +13,8 @@ VIEWER_FAR = 4.0  # median depths: as FAR, for the viewer
 FIRST_VIEW = {
     "pivot": [0, 0, 1],
     "distance": 1,
-    "yaw": 12,
-    "pitch": -6,
+    "yaw": 6,
+    "pitch": -3,
     "edge": EDGE,
     "far": VIEWER_FAR,
 }

@@ -220,7 +220,11 @@ LOOK_AROUND = Subgraph(
             5,
         ),
     ],
-    {"image": Link("image"), "geometry": Link("added", "geometry"), "scene": Link("added", "scene")},
+    {
+        "image": Link("added", "image"),
+        "geometry": Link("added", "geometry"),
+        "scene": Link("added", "scene"),
+    },
     "What a moved camera had not seen is painted, picture and depth together, and added to the scene. view: "
     "the geometry of the viewer or of Render Moved View.",
 )

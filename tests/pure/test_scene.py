@@ -48,6 +48,8 @@ def test_a_perfect_view_at_another_scale_fills_the_holes_with_the_truth(walk):
     assert hole.float().mean() > 0.05
     off = (whole["depth"][hole] - true.depth[1:][hole]).abs() / true.depth[1:][hole]
     assert off.median() < 0.02
+    known = view["mask"][..., None]
+    assert torch.equal(whole["image"], torch.where(known, view["image"], pictures[1:])), "colours that were known stay"
     # Seen from the second camera again: the old points are where they were, the holes are closed.
     again = render_views([merged], pose[None], true.intrinsics, SIZE, SIZE)
     assert again.hole.float().mean() < 0.35 * (~view["mask"]).float().mean()
