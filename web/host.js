@@ -18,7 +18,7 @@ const shownWidgets = new Set(); // {node, widget} that run
 const results = new WeakMap(); // change tracker -> Map(execution id -> {items, index, number})
 let resultNumber = 0;
 let lastPrompt = {}; // {id, workflow: promise of its workflow's id}
-const sending = new Set(); // answers to prompts that are under way
+const sending = new Set(); // promises of answers to prompts
 const senders = new Map(); // prompt id -> reference to the change tracker of the workflow that it was sent from
 
 // makers: {node type: (node) => void}, called once for every new node.
@@ -208,7 +208,7 @@ async function keepResult(detail) {
 // The tracker of the workflow that a prompt was made of: known of prompts from this page; of others, as after the page was
 // loaded anew, the server knows the workflow's id, which two tabs of one file have in common.
 async function trackerOf(promptId) {
-    await Promise.allSettled(sending); // a result may come before the answer that names its prompt
+    await Promise.all(sending); // a result may come before the answer that names its prompt
     if (senders.has(promptId)) return senders.get(promptId).deref();
     const id = await workflowOf(promptId);
     const own = id === undefined ? [] : trackers(id);
@@ -218,16 +218,12 @@ async function trackerOf(promptId) {
 // Remembers which workflow each prompt is sent from. The frontend notes the one that is active when the answer comes.
 function rememberSenders() {
     const send = api.queuePrompt;
-    api.queuePrompt = async function (...values) {
+    api.queuePrompt = function (...values) {
         const tracker = activeTracker();
         const answer = send.apply(this, values);
-        sending.add(answer);
-        try {
-            const { prompt_id: promptId } = await answer;
-            if (tracker) senders.set(promptId, new WeakRef(tracker));
-        } finally {
-            sending.delete(answer);
-        }
+        const noted = answer.then(({ prompt_id: id }) => tracker && senders.set(id, new WeakRef(tracker)), () => {})
+            .finally(() => sending.delete(noted));
+        sending.add(noted);
         return answer;
     };
 }

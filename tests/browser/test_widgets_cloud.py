@@ -207,8 +207,8 @@ def test_distance_between_two_clicked_points(frontend, shown, scene):
     assert measured == pytest.approx(apart, rel=0.05)
     assert widget.locator(".mf-markers line").evaluate("line => line.style.display") == ""
     # "This is 2 m": the first point's depth times the true length over the measured one.
-    widget.get_by_label("This is", exact=True).fill("2")
-    widget.get_by_label("This is", exact=True).press("Enter")
+    widget.get_by_label("True length", exact=True).fill("2")
+    widget.get_by_label("True length", exact=True).press("Enter")
     assert "Handed to the outputs" in widget.inner_text()
     picked = json.loads(node_value(frontend, CLOUD, "node.widgets.find(w => w.name === 'picked').value"))
     (x, y), other = picked["pixels"]

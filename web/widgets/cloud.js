@@ -60,7 +60,7 @@ export function cloudWidget(node) {
     const turntable = toggle("Turntable", "Turns around the scene until it is touched", setTurning);
     const more = toggle("More", "Lens, background, guides, turntable and downloads", setMore);
     const measureButton = toggle("Measure", "Click one point for its depth, two for the distance between them", setMeasuring);
-    const known = numberField("This is", "What the measured length is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
+    const known = numberField("True length", "What the measured length is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
     const unpick = button("Forget", "Take the stated length back", () => write("picked", "", "The stated length is forgotten"));
     const discard = button("Discard", "Give the source view again: no used view, no screenshot", discardView);
     const moreRow = el("div", { class: "mf-row", hidden: true }, controls.fov.element, controls.background.element, controls.axes.element,
