@@ -13,8 +13,8 @@ from ..network.config import DEPTH_PATCH
 from .codec import unpatchify
 
 # Measured on single maps of 128² to 512²: procedural, real, and of the bundled model in all modes with 1 to 10 steps
-# and guidance 1 to 4 (93 maps). Whole: own factors 0.01 to 1.10, the other axis 0.31 to 1.5 below them. Flipped: down to
-# -1, at the median -0.4 to -1. Turned: the other axis 0.3 to 1.1 above. Enlarged 1.5 times: 0.9 to 1.8, at the median
+# and guidance 1 to 4 (93 maps). Whole: own factors 0.01 to 1.10, the other axis 0.31 to 1.5 below them. Flipped: down
+# to -1, at the median -0.4 to -1. Turned: the other axis 0.3 to 1.1 above. Enlarged 1.5 times: 0.9 to 1.8, at the median
 # 1.2 to 1.6; twice: at the median 1.6 to 2.2. Shrunk maps are not told.
 _FLIPPED, _TURNED, _ENLARGED = -0.2, 0.2, 1.25
 _REPEATED = 0.1  # of the cells: whole maps have no cell that is like its neighbours on both axes, unless it is flat
@@ -47,8 +47,8 @@ def _factors(patches: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _regress(means: Tensor, own: Tensor, other: Tensor, dim: int) -> tuple[Tensor, ...]:
-    """Over the pairs of neighbours along dim, each (B,): sums of slope times step for both slopes, of squared steps, and
-    how many pairs are known."""
+    """Over the pairs of neighbours along dim, each (B,): sums of slope times step for both slopes, of squared steps,
+    and how many pairs are known."""
     count = means.shape[dim] - 1
     pairs = [(values.narrow(dim, 0, count), values.narrow(dim, 1, count)) for values in (means, own, other)]
     step = pairs[0][1] - pairs[0][0]
