@@ -13,9 +13,9 @@ from ..network.config import DEPTH_PATCH
 from .codec import unpatchify
 
 # Measured on single maps of 128² to 512²: procedural, real, and of the bundled model in all modes with 1 to 10 steps
-# and guidance 1 to 4 (93 maps). Whole: own factors 0.01 to 1.10, the other axis 0.31 to 1.5 below them. Flipped: down
-# to -1, at the median -0.4 to -1. Turned: the other axis 0.3 to 1.1 above. Enlarged 1.5 times: 0.9 to 1.8, at the median
-# 1.2 to 1.6; twice: at the median 1.6 to 2.2. Shrunk maps are not told.
+# and guidance 1 to 4 (93 maps). Whole: own factors 0.01 to 1.10, the other axis 0.31 to 1.5 below them. Flipped:
+# down to -1, at the median -0.4 to -1. Turned: the other axis 0.3 to 1.1 above. Enlarged 1.5 times: 0.9 to 1.8, at
+# the median 1.2 to 1.6; twice: at the median 1.6 to 2.2. Shrunk maps are not told.
 _FLIPPED, _TURNED, _ENLARGED = -0.2, 0.2, 1.25
 _REPEATED = 0.1  # of the cells: whole maps have no cell that is like its neighbours on both axes, unless it is flat
 _FLAT = 0.005  # of the codes: a map that changes by less from a patch to the next has nothing to tear
