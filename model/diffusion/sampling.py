@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .guidance import guide
 from .levels import add_noise, depth_velocity, fill_holes, given_level
 from .schedule import DEFAULT_MU, trajectory
 
@@ -68,8 +69,9 @@ def sample(
     def velocities(rgb: Tensor, depth: Tensor, i: int) -> tuple[Tensor, Tensor]:
         levels = t_rgb[i].expand(batch), t_depth[i].expand(batch)
         seen = add_noise(depth, noise, levels[1]) if mode == "d2i" else depth
-        heads = [module(rgb.to(dtype), seen.to(dtype), text, *levels) for text in texts]
-        velocity, depth_x0 = (_guide([head[m].float() for head in heads], weights[m]) for m in (0, 1))
+        heads = [[x.float() for x in module(rgb.to(dtype), seen.to(dtype), text, *levels)] for text in texts]
+        conditional, unconditional = heads if len(heads) > 1 else (*heads, (None, None))
+        velocity, depth_x0 = map(guide, conditional, unconditional, weights)
         return velocity, depth_velocity(depth, depth_x0, levels[1])
 
     def moved(rgb: Tensor, depth: Tensor, i: int, v_rgb: Tensor, v_depth: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,9 +88,3 @@ def sample(
         if on_step is not None:
             on_step(i + 1)
     return rgb, depth
-
-
-def _guide(outputs: list[Tensor], cfg: float) -> Tensor:
-    """u + w (c - u), or c alone."""
-    conditional, *unconditional = outputs
-    return unconditional[0] + cfg * (conditional - unconditional[0]) if unconditional else conditional

@@ -1,4 +1,4 @@
-"""``run.py bench samplers [--count N] [--tables joint interval depth cache]``: error against calls of the network.
+"""``run.py bench samplers [--count N] [--tables …]``: error against calls of the network.
 
 The bundled small model under ComfyUI's own samplers, in one process; held-out scenes and their captions, all from the
 same noise. A guided step takes two calls, with and without the prompt. Each table's errors are against a run of 400
@@ -6,6 +6,7 @@ calls (Heun):
 
 joint     solvers x calls x log2_alpha, the whole run guided. Cells: change of the picture (RMS, thousandths) / change
           of its depth (AbsRel %) / disagreement (AbsRel % of that depth against image -> depth on that picture)
+tried     the same for other ways to spend 20 calls: solvers, spacings of the steps, guidance held over two steps
 interval  the same where guidance acts in a part of the run only: its reference is guided throughout
 depth     image -> depth. Cells: change (AbsRel %) / error against the truth (AbsRel %)
 cache     ComfyUI's EasyCache on the released setting, beside fewer plain steps and the setting called "fast"
@@ -14,11 +15,14 @@ The setting that the workflows call "fast" is read off these.
 """
 
 import argparse
+import math
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cache
 
 from torch import Tensor
 
+from ...model.diffusion.schedule import DEFAULT_MU
 from ...model.diffusion.settings import AS_RELEASED, FAST, SAMPLINGS
 from ..workflows.settings import GUIDANCE, SIDE
 from .bundled import Bundled, abs_rel, rms
@@ -30,6 +34,7 @@ TILTS = (5.0, 0.0, -2.0)
 EVALUATIONS = {"euler": 1, "heun": 2, "dpmpp_2m": 1, "res_multistep": 1, "uni_pc": 1, "ipndm": 1}  # in a step
 CALLS, DEPTH_CALLS = (4, 8, 20, 40), (1, 2, 4, 10, 50)
 SPANS = ((0.0, 1.0), (0.0, 0.6), (0.2, 1.0), (0.2, 0.6))
+OTHERS, SPACINGS = ("deis", "gradient_estimation", "lms", "ipndm_v"), ("beta", "kl_optimal")
 THRESHOLDS, FEWER = (0.05, 0.1, 0.2, 0.4), (40, 30, 20, 10)  # of EasyCache, and plain steps beside it
 ESTIMATE = Setting("euler", 4)  # image -> depth on a made picture
 HEADING = "picture / depth % / disagreement %"
@@ -71,6 +76,24 @@ def joint_table(core: InCore) -> None:
             if solver == RELEASED.solver:
                 settings.append(Setting(solver, RELEASED.steps, log2_alpha, GUIDANCE))
             show(f"{log2_alpha:g}", solver, *_filled((joint.cell(s)[0] for s in settings), len(CALLS) + 1))
+
+
+def tried_table(core: InCore) -> None:
+    heading("20 calls", *(f"log2_alpha {log2_alpha:g}: {HEADING}" for log2_alpha in TILTS))
+    joints = [Joint(core, log2_alpha) for log2_alpha in TILTS]
+    ways = {f"{FAST}: {QUICK.solver}, {QUICK.steps} steps": {}}
+    ways |= {solver: {"solver": solver} for solver in OTHERS}
+    ways |= {f"ComfyUI's {name}": {"scheduler": name} for name in SPACINGS}
+    ways["steps spread by 1.2"] = {"spread": 1.2}
+    ways["guidance held: 13 steps, 7 calls without the prompt"] = {"steps": 13, "every": 2}
+    ways["the same, spread by 1.2"] = {"steps": 13, "every": 2, "spread": 1.2}
+    fast = Setting(QUICK.solver, QUICK.steps, cfg=GUIDANCE)
+    for name, way in ways.items():
+        show(name, *(joint.cell(replace(fast, log2_alpha=joint.log2_alpha, **way))[0] for joint in joints))
+    # Depth's clock lags by alpha: by the mean of both clocks' log signal to noise.
+    shifts = [DEFAULT_MU - log2_alpha * math.log(2) / 2 for log2_alpha in TILTS]
+    centred = (replace(fast, log2_alpha=j.log2_alpha, shift=mu) for j, mu in zip(joints, shifts, strict=True))
+    show("steps between both clocks", *(j.cell(s)[0] for j, s in zip(joints, centred, strict=True)))
 
 
 def interval_table(core: InCore) -> None:
@@ -115,7 +138,13 @@ def _filled(cells: Iterable[str], count: int) -> list[str]:
     return cells + [""] * (count - len(cells))
 
 
-TABLES = {"joint": joint_table, "interval": interval_table, "depth": depth_table, "cache": cache_table}
+TABLES = {
+    "joint": joint_table,
+    "tried": tried_table,
+    "interval": interval_table,
+    "depth": depth_table,
+    "cache": cache_table,
+}
 
 
 def main(arguments: list[str]) -> int:
