@@ -27,9 +27,9 @@ from ..small_model.held_out import held_out
 from ..workflows.settings import CRACKS, DEPTH_GUIDANCE, EDGE, FAR, IMAGE_GUIDANCE, SIDE, SIDE_VIEW, STEPS
 
 SHEET = ROOT / "docs" / "small_model.jpg"
-COUNT = 8
+COUNT = 4
 LOG2_ALPHA, SEED = 0.0, 0  # both at once, as the workflows have it for this model
-TILE, GAP, TEXT_HEIGHT, LINE = 128, 6, 92, 24  # of the sheet, in pixels; letters in a line
+TILE, GAP, TEXT_HEIGHT, LINE, FONT = 202, 6, 84, 31, 12  # of the sheet, in pixels; letters in a line
 BACKGROUND = (1.0, 1.0, 1.0)
 
 
@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
     canvas = Image.new("RGB", (GAP + COUNT * step, TEXT_HEIGHT + len(pictures) * step), "white")
     draw = ImageDraw.Draw(canvas)
     for column, caption in enumerate(captions):
-        draw.multiline_text((GAP + column * step, 4), textwrap.fill(caption, LINE), (0, 0, 0), font_size=9)
+        draw.multiline_text((GAP + column * step, 4), textwrap.fill(caption, LINE), (0, 0, 0), font_size=FONT)
         for row, tiles in enumerate(pictures.values()):
             tile = resize_images(tiles[column : column + 1], TILE, TILE)[0]
             picture = Image.fromarray((tile * 255).round().clamp(0, 255).byte().numpy())

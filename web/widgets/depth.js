@@ -37,7 +37,7 @@ export function depthWidget(node) {
     const typed = (label, end) => numberField(label, `Depth at the ${label.toLowerCase()} end of the colours`, 0, (value) => typeEnd(end, value));
     const controls = {
         colours: choice("Colours", "Colour map", COLOUR_MAPS, (value) => change({ colours: value }, true)),
-        mapping: choice("Values", "What is spread over the colours", MAPPINGS, (value) => change({ mapping: value, ...unhanded() }, true)),
+        mapping: choice("Values", "What is spread over the colours: disparity is 1 / depth and shows what is near, linear and log show what is far", MAPPINGS, (value) => change({ mapping: value, ...unhanded() }, true)),
         range: choice("Range", "Share of the pixels that may saturate at each end", RANGES, chooseRange),
         nearWhite: toggle("Near white", "Near is the bright end, as ControlNets take it; else far is", (on) => change({ nearWhite: on }, true)),
         marks: toggle("Uncertainty", "Mixes pink into the depth where it is uncertain", (on) => change({ marks: on }, true)),
