@@ -29,8 +29,9 @@ from ..workflows.settings import CRACKS, DEPTH_GUIDANCE, EDGE, FAR, IMAGE_GUIDAN
 SHEET = ROOT / "docs" / "small_model.jpg"
 COUNT = 4
 LOG2_ALPHA, SEED = 0.0, 0  # both at once, as the workflows have it for this model
-TILE, GAP, TEXT_HEIGHT, LINE, FONT = 202, 6, 84, 31, 12  # of the sheet, in pixels; letters in a line
-BACKGROUND = (1.0, 1.0, 1.0)
+TILE, GAP, TEXT_HEIGHT, LINE, FONT = 202, 6, 98, 31, 12  # of the sheet, in pixels; letters in a line
+BACKGROUND = (0.07, 0.07, 0.08)
+VIEW = {**SIDE_VIEW, "yaw_deg": 7.0, "pitch_deg": -4.0}
 
 
 def rows() -> tuple[list[str], dict[str, Tensor]]:
@@ -57,7 +58,7 @@ def rows() -> tuple[list[str], dict[str, Tensor]]:
     near = valid & (depth < FAR)
     packet = make_geometry(depth, near, scenes.intrinsics, image)
     clouds = point_clouds(packet, edge_threshold=EDGE)
-    pose = camera_pose(**SIDE_VIEW)
+    pose = camera_pose(**VIEW)
     poses = pose.expand(COUNT, -1, -1)
     view = render_views(clouds, poses, scenes.intrinsics, SIDE, SIDE, cracks=CRACKS, background=BACKGROUND)
     return scenes.captions, {

@@ -46,6 +46,9 @@ def main(arguments: list[str]) -> int:
         _await_run(server)
         page.wait_for_function(DRAWN, timeout=20000)
         page.keyboard.press(".")  # the whole graph in the window
+        page.evaluate(
+            "app.canvas.ds.offset[1] += 60 / app.canvas.ds.scale; app.canvas.setDirty(true, true)"
+        )  # below messages
         page.wait_for_timeout(2000)
         page.screenshot(path=PICTURE, type="jpeg", quality=80, clip=page.evaluate(FRAME))
         browser.close()
