@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import random_model
 import torch
+from geometry_graphs import CLOUD, VIEW
 from graphs import Graph, Node, relative_error
 from modality_forcing.model.depth.matching import matched
 from modality_forcing.model.scenes import generate
@@ -91,16 +92,18 @@ def test_the_plainest_settings_equal_the_plain_graph(small, pictures, name, samp
     assert torch.equal(Run(small, batch, sampler).control(name, **CONTROLS[name]), want)
 
 
-def test_pictures_in_several_runs_equal_one_run(small, pictures):
-    settings = {**ENSEMBLE, "members": 3}
-    together = Run(small, pictures).control("EnsembleDepth", **settings)
-    apart = Run(small, pictures).control("EnsembleDepth", **{**settings, "at_once": 2})
+@pytest.mark.parametrize("name, more", [("EnsembleDepth", {"members": 3}), ("TiledDepth", {}), ("VideoDepth", {})])
+def test_an_uneven_batch_in_several_runs_equals_one_run(small, pictures, name, more):
+    """Three pictures, two at once."""
+    settings = {**CONTROLS[name], **more}
+    together = Run(small, pictures).control(name, **settings)
+    apart = Run(small, pictures).control(name, **{**settings, "at_once": 2})
     assert torch.allclose(apart, together, rtol=1e-3, atol=1e-5) and apart.isfinite().any()
 
 
 def test_tiles_and_clips_of_a_random_network_are_whole(small, pictures):
-    tiled = Run(small, pictures[:1]).control("TiledDepth", **{**TILES, "tile": 64, "overlap": 32})
-    assert tiled.shape == (1, 64, 96)
+    tiled = Run(small, pictures).control("TiledDepth", **{**TILES, "tile": 64, "overlap": 32})
+    assert tiled.shape == (3, 64, 96)
     clip = Run(small, pictures).control("VideoDepth", **{**VIDEO, "denoise": 0.5})
     assert clip.shape == (3, 64, 96) and clip.isfinite().any()
 
@@ -161,11 +164,63 @@ def test_depth_is_fitted_to_points_of_another_size(small, points):
     fitted = graph.add("ModalityForcingFitToPoints", geometry=bent, sparse=sparse, finest=2)
     got = small.run(graph, "Depth", geometry=fitted)
     assert ((got - depth).abs() / depth).mean() < 0.02
-    none = geometry_of(small, graph, depth, torch.zeros_like(known))
-    with pytest.raises(GraphError, match="no point at all"):
-        small.run(
-            graph, "Depth", geometry=graph.add("ModalityForcingFitToPoints", geometry=bent, sparse=none, finest=2)
-        )
+
+
+def test_points_in_one_place_set_the_scale_alone(small, points):
+    depth, place = points[0], torch.zeros_like(points[1])
+    place[:, 30:32, 40:42] = True
+    graph, bent = Graph(), depth * torch.linspace(1, 1.2, 96) / 3
+    given = geometry_of(small, graph, bent), geometry_of(small, graph, depth, place)
+    fitted = graph.add("ModalityForcingFitToPoints", geometry=given[0], sparse=given[1], finest=2)
+    got = small.run(graph, "Depth", geometry=fitted)
+    assert relative_error(got, bent * (depth / bent)[place].median()) < 0.01
+
+
+@pytest.mark.parametrize(
+    "shape, known, message",
+    [
+        ((1, 64, 96), False, "no point at all"),
+        ((2, 64, 96), True, "got 2 measured maps for 1 depth maps"),
+        ((1, 64, 64), True, "64 x 64.* 96 x 64"),
+    ],
+)
+def test_no_points_uneven_batches_and_other_views_are_named(small, shape, known, message):
+    graph = Graph()
+    mask = torch.full(shape, float(known))
+    sparse = geometry_of(small, graph, torch.full(shape, 2.0), mask)
+    geometry = geometry_of(small, graph, torch.full((1, 64, 96), 3.0))
+    with pytest.raises(GraphError, match=message):
+        fitted = graph.add("ModalityForcingFitToPoints", geometry=geometry, sparse=sparse, finest=2)
+        small.run(graph, "Depth", geometry=fitted)
+
+
+def pulled(run: Run, depth: torch.Tensor, known: torch.Tensor, strength: float | None, width=96) -> torch.Tensor:
+    """Depth of a joint run, guided to points."""
+    model, graph = run.schedule, run.graph
+    if strength is not None:
+        sparse = geometry_of(run.small, graph, depth, known)
+        values = {"strength": strength, "start_percent": 0.0, "end_percent": 1.0, "finest": 2}
+        size = {"width": width, "height": 64}
+        model = graph.add("ModalityForcingPointGuidance", model=model, sparse=sparse, **size, **values)
+    guider = graph.add("BasicGuider", model=model, conditioning=run.text)
+    empty = graph.add("ModalityForcingEmptyLatent", width=96, height=64, batch_size=1)
+    sampled = graph.add("SamplerCustomAdvanced", guider=guider, latent_image=empty, **run.inputs)
+    return run.depth(graph.add("ModalityForcingDecodeDepth", latent=sampled, fov_x_deg=55.0))
+
+
+def test_guidance_by_points_in_one_place_runs_and_points_that_do_not_fit_are_named(small, pictures, points):
+    depth, none = points[0], torch.zeros_like(points[1])
+    place = none.clone()
+    place[:, 30, 40] = True
+    run = Run(small, pictures[:1])
+    assert pulled(run, depth, place, 1.0).isfinite().any()
+    for depths, known, width, message in (
+        (depth, none, 96, "no point at all"),
+        (depth[..., :64], points[1][..., :64], 64, "1 maps of 64 x 64 pixels for a latent of 1 x 96 x 64"),
+        (depth.repeat(2, 1, 1), points[1].repeat(2, 1, 1), 96, "points of 2 maps of 96 x 64 pixels for a latent of 1"),
+    ):
+        with pytest.raises(GraphError, match=message):
+            pulled(Run(small, pictures[:1]), depths, known, 1.0, width)
 
 
 @pytest.mark.parametrize("sampler, log2_alpha", [("euler", 5.0), ("dpmpp_2m", 0.0), ("euler_ancestral", -2.0)])
@@ -176,25 +231,7 @@ def test_points_pull_the_predicted_depth_and_strength_0_does_nothing(small, pict
         small = Small(small.server, SMALL_MODEL.parent, SMALL_MODEL.name, small.out)
 
     def joint(strength: float | None) -> torch.Tensor:
-        run = Run(small, pictures[:1], sampler, log2_alpha)
-        model, graph = run.schedule, run.graph
-        if strength is not None:
-            sparse = geometry_of(small, graph, depth, known)
-            model = graph.add(
-                "ModalityForcingPointGuidance",
-                model=model,
-                sparse=sparse,
-                width=96,
-                height=64,
-                strength=strength,
-                start_percent=0.0,
-                end_percent=1.0,
-                finest=2,
-            )
-        guider = graph.add("BasicGuider", model=model, conditioning=run.text)
-        empty = graph.add("ModalityForcingEmptyLatent", width=96, height=64, batch_size=1)
-        sampled = graph.add("SamplerCustomAdvanced", guider=guider, latent_image=empty, **run.inputs)
-        return run.depth(graph.add("ModalityForcingDecodeDepth", latent=sampled, fov_x_deg=55.0))
+        return pulled(Run(small, pictures[:1], sampler, log2_alpha), depth, known, strength)
 
     plain, guided = joint(None), joint(1.0)
     assert torch.equal(joint(0.0), plain)
@@ -208,11 +245,8 @@ def test_a_view_is_encoded_painted_and_added(small, pictures):
     depth = torch.full((1, 64, 96), 3.0)
     depth[:, 16:48, 32:64] = 1.5
     geometry = geometry_of(small, graph, depth)
-    cloud = graph.add("ModalityForcingPointCloud", geometry=geometry, edge_threshold=0.1, far=0.0, stride=1)
-    graph.prompt[cloud]["inputs"].update(outlier_neighbours=0, outlier_deviations=2.0, voxel=0.0, normals=False)
-    motion = {name: 0.0 for name in ("up", "forward", "yaw_deg", "pitch_deg", "roll_deg", "pivot", "fov_x_deg")}
-    sizes = {"frames": 1, "width": 0, "height": 0, "cracks": 2, "edge_threshold": 0.1}
-    view = graph.add("ModalityForcingRenderView", geometry=geometry, point_cloud=cloud, right=0.4, **motion, **sizes)
+    cloud = graph.add("ModalityForcingPointCloud", geometry=geometry, **CLOUD)
+    view = graph.add("ModalityForcingRenderView", geometry=geometry, point_cloud=cloud, **{**VIEW, "right": 0.4})
     encoded = graph.add("ModalityForcingEncodeView", view=view[1], vae=loaded[2], margin=0)
     painted = small.run(graph, "Image", image=graph.add("MaskToImage", mask=encoded[2]))[..., 0]
     holes = small.run(graph, "Image", image=graph.add("MaskToImage", mask=view[2]))[..., 0]
@@ -228,3 +262,30 @@ def test_a_view_is_encoded_painted_and_added(small, pictures):
     with pytest.raises(GraphError, match="without one pose"):
         other = graph.add("ModalityForcingAddView", scene=cloud, painted=whole, view=whole, edge_threshold=0.1)
         small.run(graph, "Depth", geometry=other[1])
+
+
+def test_an_empty_scene_a_scene_of_one_point_and_views_of_other_sizes(small):
+    """Nothing known takes all that is painted; one point sets its scale; the rest is named."""
+    graph = Graph()
+    loaded = small.add(graph)
+    mask = torch.zeros(1, 64, 96)
+    mask[:, 32, 48] = 1  # one pixel of depth 3
+
+    def cloud(far: float) -> Node:
+        geometry = geometry_of(small, graph, torch.full((1, 64, 96), 3.0), mask)
+        return graph.add("ModalityForcingPointCloud", geometry=geometry, **{**CLOUD, "far": far})
+
+    whole = geometry_of(small, graph, torch.full((1, 64, 96), 0.7))
+    for far, want in ((0.0, 3.0), (2.0, 0.7)):
+        scene = cloud(far)
+        view = graph.add("ModalityForcingRenderView", geometry=whole, point_cloud=scene, **VIEW)
+        added = graph.add("ModalityForcingAddView", scene=scene, painted=whole, view=view[1], edge_threshold=0.1)
+        got = small.run(graph, "Depth", geometry=added[1])
+        assert torch.allclose(got, torch.tensor(want), rtol=1e-4)
+    encoded = graph.add("ModalityForcingEncodeView", view=view[1], vae=loaded[2], margin=0)
+    with pytest.raises(GraphError, match="the view shows nothing of the scene"):
+        small.run(graph, "Latent", latent=encoded)
+    with pytest.raises(GraphError, match=r"painted view \(1, 32, 32\) for a rendered one \(1, 64, 96\)"):
+        other = geometry_of(small, graph, torch.full((1, 32, 32), 0.7))
+        graph.prompt[added]["inputs"]["painted"] = [other, 0]
+        small.run(graph, "Depth", geometry=added[1])

@@ -19,7 +19,6 @@ SETTINGS = (
     (2, True, True),
     (4, True, True),
     (8, True, True),
-    (16, True, True),
 )
 
 

@@ -11,9 +11,10 @@ from ....model.diffusion.guidance import guide
 from ....model.diffusion.levels import depth_velocity
 from ....model.diffusion.schedule import base_levels, tilt
 from ....model.network.config import DEPTH_CHANNELS, RGB_CHANNELS
+from ....model.network.transformer import MODALITIES
 from .small import MAX_CODE, Row, Small, blocks, depth_of
 
-COUNT, FIRST, STEPS, ESTIMATE_STEPS = 12, 5000, 20, 4
+COUNT, FIRST, STEPS, ESTIMATE_STEPS = 8, 5000, 20, 4
 
 
 @dataclass(frozen=True)
@@ -66,22 +67,24 @@ def sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tupl
     t_depth = tilt(t_rgb.double(), setting.log2_alpha).float()
     passes = 0
 
-    def run(text: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
+    def run(text: Tensor, *state: Tensor, wanted: tuple[str, ...] = MODALITIES) -> tuple[Tensor | None, Tensor | None]:
         nonlocal passes
         passes += 1
         picture, map_, *levels = state
-        return small.module(picture, map_, text, *(level.expand(count) for level in levels))
+        return small.module(picture, map_, text, *(level.expand(count) for level in levels), wanted=wanted)
 
     one = torch.ones(())
+    cfgs = setting.rgb_cfg, setting.depth_cfg
+    guided = tuple(modality for modality, cfg in zip(MODALITIES, cfgs, strict=True) if cfg != 1)
     for i in range(STEPS):
         now = rgb, depth, t_rgb[i], t_depth[i]
         c = run(texts[0], *now)
-        u = run(texts[1], *now) if (setting.rgb_cfg, setting.depth_cfg) != (1, 1) else (None, None)
+        u = run(texts[1], *now, wanted=guided) if guided else (None, None)
         alone = [None, None]
         if setting.follow_depth != 1:
-            alone[0] = run(texts[0], rgb, no_depth, t_rgb[i], one)[0]
+            alone[0] = run(texts[0], rgb, no_depth, t_rgb[i], one, wanted=("rgb",))[0]
         if setting.follow_image != 1:
-            alone[1] = run(texts[0], no_rgb, depth, one, t_depth[i])[1]
+            alone[1] = run(texts[0], no_rgb, depth, one, t_depth[i], wanted=("depth",))[1]
         weights = (setting.rgb_cfg, setting.follow_depth), (setting.depth_cfg, setting.follow_image)
         velocity, clean = (
             guide(c[m], u[m], cfg, base=c[m], separate=alone[m], follow=follow)

@@ -87,7 +87,7 @@ class Estimate:
         x = noise if start is None else add_noise(start, noise, t[0])
         for now, after in zip(t[:-1], t[1:], strict=True):
             level = now.expand(count)
-            clean = self.small.module(rgb, x, empty, given, level)[1]
+            clean = self.small.module(rgb, x, empty, given, level, wanted=("depth",))[1]
             if self.hook:
                 clean = self.hook(clean, float(now))
             x = x + (after - now) * depth_velocity(x, clean, level)

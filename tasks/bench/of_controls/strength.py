@@ -16,11 +16,12 @@ from ....model.geometry.edges import depth_edges
 from ....model.scenes import SceneBatch
 from .small import MAX_CODE, Row, Small, abs_rel, blocks, depth_of
 
-COUNT, FIRST, STEPS, CFG, ESTIMATE_STEPS = 12, 5000, 20, 3.0, 4
-TILTS = (10.0, 4.0, 2.0, 0.0, -2.0, -5.0)
+COUNT, FIRST, STEPS, CFG, ESTIMATE_STEPS = 8, 5000, 20, 3.0, 4
+TILTS = (4.0, 2.0, 0.0, -2.0, -5.0)  # from 4 on as not given, to -14 as at -5
 STRENGTHS = (0.25, 0.5, 0.75)
 SOFTNESSES = (0.25, 0.5, 1.0)
 NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2)
+MADE = {"rgb": "depth", "depth": "rgb"}  # by what is given
 CLEAN = float("-inf")  # log2_alpha of a modality that is given clean
 EDGE, AROUND = 0.15, 5  # what counts as an edge of the given depth, and pixels around it that count too
 FINE_PX, COARSE_PX = 4.0, 8.0  # standard deviations: what is finer than the first is detail, than the second no layout
@@ -76,7 +77,7 @@ class Case:
             pair = (seen, depth) if modality == "rgb" else (rgb, seen)
             levels = [x.expand(count) for x in ((level, now) if modality == "rgb" else (now, level))]
             texts = self.texts[:1] if modality == "rgb" else self.texts
-            heads = [self.small.module(*pair, text, *levels) for text in texts]
+            heads = [self.small.module(*pair, text, *levels, wanted=(MADE[modality],)) for text in texts]
             if modality == "rgb":
                 depth = depth + (after - now) * depth_velocity(depth, heads[0][1], levels[1])
             else:

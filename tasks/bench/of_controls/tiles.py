@@ -106,7 +106,8 @@ def refined(
 
         def predict(rows: slice, columns: slice, rgb=rgb, depth=depth, now=now, level=level) -> tuple[Tensor, Tensor]:
             state = rgb[..., rows, columns], depth[..., rows, columns]
-            (v, clean), (u, _) = (small.module(*state, text, level, level) for text in texts)
+            v, clean = small.module(*state, texts[0], level, level)
+            u, _ = small.module(*state, texts[1], level, level, wanted=("rgb",))
             return state[0] - now * (u + GUIDED * (v - u)), clean
 
         clean_rgb, clean = in_tiles(predict, h, w, tile, overlap, reference)
@@ -128,7 +129,9 @@ def within_steps(small: Small, pictures: Tensor, steps: int) -> Tensor:
         level = now.expand(count)
 
         def predict(rows: slice, columns: slice, x=x, level=level) -> tuple[Tensor, Tensor]:
-            return small.module(rgb[..., rows, columns], x[..., rows, columns], text, zero, level)
+            parts = rgb[..., rows, columns], x[..., rows, columns]
+            _, clean = small.module(*parts, text, zero, level, wanted=("depth",))
+            return parts[0], clean
 
         _, clean = in_tiles(predict, h, w, small.side // 16, small.side // 32, reference)
         x = x + (after - now) * depth_velocity(x, clean, level)
