@@ -37,11 +37,14 @@ class EncodeView(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output(id="latent", display_name="latent", tooltip="To the sampler, and to the condition."),
+                io.Latent.Output(
+                    id="latent", display_name="latent", tooltip="To 'Image as Condition' with the inverse of painted."
+                ),
                 io.Mask.Output(
                     id="known",
                     display_name="known",
-                    tooltip="White where depth is known, pixel by pixel: mask of 'Depth as Condition'.",
+                    tooltip="White where depth is known, pixel by pixel. As mask of 'Depth as Condition' it stays as "
+                    "it is; 'Guide Depth to Points' on the view fits better.",
                 ),
                 io.Mask.Output(id="painted", display_name="painted", tooltip="White in the cells that are painted."),
             ],
@@ -66,7 +69,8 @@ class AddView(io.ComfyNode):
             display_name="Add View to Scene",
             category=GEOMETRY_CATEGORY,
             description="Adds what a painted view shows and the scene did not have. The view's depth is brought to the "
-            "scene by scale, shift and a slow bend over what both know; what was there stays as it is.",
+            "scene by scale, shift and a bend over what both know, so that it begins where the scene ends; what was "
+            "there stays as it is.",
             inputs=[
                 POINT_CLOUD.Input("scene", tooltip="The cloud that the view was rendered from."),
                 GEOMETRY.Input("painted", tooltip="From 'Decode Depth' of the painted latent, with its picture."),

@@ -69,11 +69,16 @@ class PointGuidance(io.ComfyNode):
             inputs=[
                 io.Model.Input("model"),
                 GEOMETRY.Input("sparse", tooltip="Measured depth of the view that is made, holes and all."),
-                io.Int.Input(
-                    "width", default=512, min=16, max=16384, step=16, tooltip="Of the latent that is sampled, pixels."
-                ),
-                io.Int.Input(
-                    "height", default=512, min=16, max=16384, step=16, tooltip="Of the latent that is sampled, pixels."
+                *(
+                    io.Int.Input(
+                        side,
+                        default=512,
+                        min=0,
+                        max=16384,
+                        step=16,
+                        tooltip="Of the latent that is sampled, pixels. 0: as the measured map.",
+                    )
+                    for side in ("width", "height")
                 ),
                 io.Float.Input(
                     "strength",
@@ -100,7 +105,8 @@ class PointGuidance(io.ComfyNode):
     ) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model)
-        points = _point_maps(sparse, len(sparse["depth"]), height, width)
+        count, *size = sparse["depth"].shape
+        points = _point_maps(sparse, count, height or size[0], width or size[1])
         span = {"start": start_percent, "end": end_percent}
         return io.NodeOutput(guide_to_points(model, points, strength=strength, finest=finest, **span))
 

@@ -1,7 +1,7 @@
 """A scene that grows view by view: what a moved camera sees is rendered, its holes are painted, the paint is added.
 
 The pose of each view is exact, since the view was rendered from it; what a generated map lacks is its scale, its shift
-and a slow bend. All three are found where the scene is already known. Letters: B views, H rows, W columns.
+and a bend. All three are found where the scene is already known. Letters: B views, H rows, W columns.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,6 @@ from .registration import registered
 IGNORED = 4  # hole pixels of a 16 x 16 cell that filling mends as well as painting
 FARTHEST = 4.0  # mean depths: what is filled in is no farther
 ICP_REACH = 0.05  # of the median depth
-TRUST = 0.5  # see `matching.match_locally`
 
 
 @dataclass(frozen=True)
@@ -122,10 +121,14 @@ def add_view(
 
 
 def aligned(depth: Tensor, known: Tensor) -> Tensor:
-    """Painted depth (1,H,W) at the scale of what is known (1,H,W), NaN elsewhere; unchanged where nothing is."""
+    """Painted depth (1,H,W) at the scale of what is known (1,H,W), NaN elsewhere; unchanged where nothing is.
+
+    The field that follows scale and shift goes down to single pixels, so that a painted surface begins where the known
+    one ends; far from what is known it is the mean of the nearest.
+    """
     if not known.isfinite().any():
         return depth
-    return match_locally(matched(depth, known), known, widths(depth.shape[1:], DEPTH_PATCH // 2), TRUST)
+    return match_locally(matched(depth, known), known, widths(depth.shape[1:], 1))
 
 
 def moved_cloud(cloud: PointCloud, pose: Tensor) -> PointCloud:

@@ -170,7 +170,8 @@ def _walk(small: Small) -> list[Row]:
     for number, pose in enumerate(poses[1:], 1):
         seen = render_views([cloud], pose[None], true.intrinsics, *size, cracks=CRACKS)
         view = make_geometry(seen.depth, ~seen.hole, true.intrinsics, seen.image)
-        image, depth = scene.paint(small, view_to_paint(seen.image, seen.depth, ~seen.hole), caption)
+        known = torch.where(seen.hole, torch.nan, seen.depth)
+        image, depth = scene.paint(small, view_to_paint(seen.image, seen.depth, ~seen.hole), known, caption)
         cloud, packet = add_view(cloud, make_geometry(depth, None, true.intrinsics, image), view, pose, EDGE)
         truth = torch.where(true.valid[number], true.depth[number], torch.nan)
         rows.append(

@@ -28,7 +28,6 @@ from .parts import (
 from .settings import CRACKS, DEPTH_STEPS, EDGE, SIDE
 from .subgraphs import (
     BOTH,
-    GIVEN_VIEW,
     IMAGE_TO_DEPTH,
     NO_TEXT,
     SCHEDULED,
@@ -37,8 +36,8 @@ from .subgraphs import (
     VAE,
     decoded,
     fitted_image,
-    given_view,
     joint_sampler,
+    painted_view,
     texts,
 )
 
@@ -146,9 +145,7 @@ def _move(number: int, right: float, yaw_deg: float) -> Subgraph:
     items = [
         *texts(),
         Node("view", "ModalityForcingRenderView", view, 0),
-        *given_view(Link("view", "geometry")),
-        *joint_sampler(*GIVEN_VIEW),
-        *decoded(),
+        *painted_view(Link("view", "geometry")),
         Node("added", "ModalityForcingAddView", {**added, "edge_threshold": EDGE}, 5),
     ]
     outputs = {"scene": Link("added", "scene"), "image": Link("image")}

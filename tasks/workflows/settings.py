@@ -7,6 +7,7 @@ LEAD = "together"  # log2_alpha 0: as consistent as "image first", and its depth
 DEPTH_STEPS = 8  # image to depth: more change nothing (run.py bench samplers)
 FAR = 2.8  # mean depths: the model puts the sky at 4, and its edge on the way there
 EDGE = 51.2 / SIDE  # of neighbouring pixels: the ground itself falls away by more than the default
+PAINTED_FINEST = 8  # pixels: what a moved view knows bends its painted depth down to (run.py bench controls scene)
 CRACKS = 4  # pixels: what the steps of the ground leave open in a moved view
 SIDE_VIEW = {"yaw_deg": 12.0, "pitch_deg": -6.0, "pivot": 1.0}  # a camera that shows the cloud's depth
 VIEWER_FAR = 4.0  # median depths: as FAR, for the viewer

@@ -11,6 +11,7 @@ from .settings import (
     GUIDANCE,
     IMAGE_GUIDANCE,
     LEAD,
+    PAINTED_FINEST,
     PROMPT,
     SAMPLING,
     SIDE,
@@ -101,6 +102,21 @@ def decoded(latent: str = "sampler") -> list[Node]:
     ]
 
 
+def painted_view(view: Link | In) -> list[Node]:
+    """Picture and depth of a moved view (its geometry). The picture stays where it is known; depth is drawn to what is
+    known at the scale that the model itself finds, since that of a part is not that of the whole."""
+    kept = {"positive": TEXTS[0], "negative": TEXTS[1], "rgb": Link("encoded"), "mask": Link("kept")}
+    drawn = {"model": SCHEDULED, "sparse": view, "width": 0, "height": 0, "finest": PAINTED_FINEST}
+    return [
+        Node("encoded", "ModalityForcingEncodeView", {"view": view, **VAE}, 1),
+        Node("kept", "InvertMask", {"mask": Link("encoded", "painted")}, 1, "Not Painted = Known"),
+        Node("given", "ModalityForcingImageCondition", kept, 1),
+        Node("drawn", "ModalityForcingPointGuidance", drawn, 2),
+        *joint_sampler(*GIVEN, model=Link("drawn")),
+        *decoded(),
+    ]
+
+
 DEPTH = {"geometry": Link("depth", "geometry"), "depth picture": Link("depth", "depth picture")}
 BOTH = {"image": Link("image"), **DEPTH}
 
@@ -129,17 +145,6 @@ def _image_condition(text: str, latent: Link | In) -> Node:
 def _depth_condition(latent: Link, **more: object) -> Node:
     condition = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": latent, **more}
     return Node("given", "ModalityForcingDepthCondition", condition, 1)
-
-
-def given_view(view: Link | In) -> list[Node]:
-    """What of a moved view is known; GIVEN_VIEW samples the rest."""
-    return [
-        Node("encoded", "ModalityForcingEncodeView", {"view": view, **VAE}, 1),
-        _depth_condition(Link("encoded", "latent"), mask=Link("encoded", "known")),
-    ]
-
-
-GIVEN_VIEW = (*GIVEN[:2], Link("encoded", "latent"))
 
 
 TEXT_TO_RGBD = Subgraph(
@@ -204,9 +209,7 @@ LOOK_AROUND = Subgraph(
     "Look Around",
     [
         *texts(),
-        *given_view(In("view")),
-        *joint_sampler(*GIVEN_VIEW),
-        *decoded(),
+        *painted_view(In("view")),
         Node("cloud", "ModalityForcingPointCloud", {"geometry": In("geometry"), "edge_threshold": EDGE, "far": FAR}, 5),
         Node(
             "added",

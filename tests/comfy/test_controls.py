@@ -264,28 +264,34 @@ def test_a_view_is_encoded_painted_and_added(small, pictures):
         small.run(graph, "Depth", geometry=other[1])
 
 
-def test_an_empty_scene_a_scene_of_one_point_and_views_of_other_sizes(small):
-    """Nothing known takes all that is painted; one point sets its scale; the rest is named."""
+def test_a_scene_of_one_point_views_of_nothing_and_of_other_sizes(small):
+    """One point sets the scale of what is painted; where nothing is known it stays as it is; the rest is named."""
     graph = Graph()
     loaded = small.add(graph)
     mask = torch.zeros(1, 64, 96)
     mask[:, 32, 48] = 1  # one pixel of depth 3
-
-    def cloud(far: float) -> Node:
-        geometry = geometry_of(small, graph, torch.full((1, 64, 96), 3.0), mask)
-        return graph.add("ModalityForcingPointCloud", geometry=geometry, **{**CLOUD, "far": far})
-
+    one = geometry_of(small, graph, torch.full((1, 64, 96), 3.0), mask)
+    scene = graph.add("ModalityForcingPointCloud", geometry=one, **CLOUD)
     whole = geometry_of(small, graph, torch.full((1, 64, 96), 0.7))
-    for far, want in ((0.0, 3.0), (2.0, 0.7)):
-        scene = cloud(far)
-        view = graph.add("ModalityForcingRenderView", geometry=whole, point_cloud=scene, **VIEW)
+    for turn, want in ((0.0, 3.0), (180.0, 0.7)):
+        turned = {**VIEW, "yaw_deg": turn}
+        view = graph.add("ModalityForcingRenderView", geometry=whole, point_cloud=scene, **turned)
         added = graph.add("ModalityForcingAddView", scene=scene, painted=whole, view=view[1], edge_threshold=0.1)
         got = small.run(graph, "Depth", geometry=added[1])
         assert torch.allclose(got, torch.tensor(want), rtol=1e-4)
-    encoded = graph.add("ModalityForcingEncodeView", view=view[1], vae=loaded[2], margin=0)
     with pytest.raises(GraphError, match="the view shows nothing of the scene"):
-        small.run(graph, "Latent", latent=encoded)
+        small.run(graph, "Latent", latent=graph.add("ModalityForcingEncodeView", view=view[1], vae=loaded[2], margin=0))
+    graph = Graph()
+    painted = geometry_of(small, graph, torch.full((1, 32, 32), 0.7))
+    whole = geometry_of(small, graph, torch.full((1, 64, 96), 0.7))
+    scene = graph.add("ModalityForcingPointCloud", geometry=whole, **CLOUD)
+    view = graph.add("ModalityForcingRenderView", geometry=whole, point_cloud=scene, **VIEW)
+    added = graph.add("ModalityForcingAddView", scene=scene, painted=painted, view=view[1], edge_threshold=0.1)
     with pytest.raises(GraphError, match=r"painted view \(1, 32, 32\) for a rendered one \(1, 64, 96\)"):
-        other = geometry_of(small, graph, torch.full((1, 32, 32), 0.7))
-        graph.prompt[added]["inputs"]["painted"] = [other, 0]
         small.run(graph, "Depth", geometry=added[1])
+    graph = Graph()
+    none = geometry_of(small, graph, torch.full((1, 64, 96), 3.0))
+    cut = graph.add("ModalityForcingPointCloud", geometry=none, **{**CLOUD, "far": 2.0})
+    with pytest.raises(GraphError, match="no point is left"):
+        view = graph.add("ModalityForcingRenderView", geometry=none, point_cloud=cut, **VIEW)
+        small.run(graph, "Depth", geometry=view[1])

@@ -113,7 +113,7 @@ def test_guidance_0_is_the_empty_prompt_alone(case):
     cores = sampled(case, core_cfg=0.0), sampled(case, beside=mahiro, core_cfg=0.0)
     pairs = zip((*got, *beside), (*cores[0], *cores[1]), strict=True)
     assert all(relative_error(part, want) < TOLERANCE for part, want in pairs)
-    case.tensors["context"] = case.tensors["null_context"]
+    case.tensors["context"] = case.tensors["null_context"].clone()
     case.write()
     assert torch.equal(torch.cat(got, dim=1), torch.cat(sampled(case, core_cfg=1.0), dim=1))
 

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
-from ....model.depth.codec import patchify
+from ....model.depth.completion import towards_points
 from ....model.diffusion.levels import add_noise, depth_velocity
 from ....model.diffusion.schedule import base_levels
 from ....model.geometry.camera import project
@@ -19,10 +19,11 @@ from ....model.geometry.render import render_views
 from ....model.geometry.scene import ViewToPaint, add_view, filled_from_around, moved_cloud, view_to_paint
 from ....model.scenes import Views
 from ...small_model.held_out import held_out, held_out_views
-from ...workflows.settings import CRACKS, EDGE, GUIDANCE
+from ...workflows.settings import CRACKS, EDGE, IMAGE_GUIDANCE, PAINTED_FINEST
 from .small import Row, Small, depth_of
 
 COUNT, FIRST, STEPS = 8, 2000, 25
+WAYS = ("painted", "continued")
 MOVES = [{"right": 0.25 * i, "yaw_deg": -5.0 * i} for i in (1, 2, 3)]  # metres and degrees from the first camera
 
 
@@ -39,8 +40,13 @@ class Walk:
     holes: list[float] = field(default_factory=list)
 
     def percent(self, name: str) -> float:
-        values = [torch.as_tensor(part) for part in getattr(self, name)]
-        return 100 * float(torch.cat(values).mean())
+        return 100 * float(self._all(name).mean())
+
+    def median(self, name: str) -> float:
+        return 100 * float(self._all(name).median())
+
+    def _all(self, name: str) -> Tensor:
+        return torch.cat([torch.as_tensor(part) for part in getattr(self, name)])
 
 
 def rows(small: Small) -> Iterator[Row]:
@@ -54,7 +60,8 @@ def rows(small: Small) -> Iterator[Row]:
         _walk(small, true, poses, caption, walks, surface)
     for number, walk in enumerate(walks, 1):
         holes = 100 * sum(walk.holes) / COUNT
-        pixels = f"error in them {walk.percent('painted'):.1f} % painted, {walk.percent('continued'):.1f} % continued"
+        errors = {name: f"{walk.percent(name):.1f} % (half within {walk.median(name):.1f})" for name in WAYS}
+        pixels = "error in them " + ", ".join(f"{errors[name]} {name}" for name in WAYS)
         points = f"added points off by {walk.percent('added'):.2f} %, by ICP {walk.percent('by_icp'):.2f} %"
         seams = (
             f"steps off by {walk.percent('seam'):.1f} % at the holes' borders, {walk.percent('inside'):.1f} % in them"
@@ -95,7 +102,8 @@ def _walk(small: Small, true: Views, poses: Tensor, caption: str, walks: list[Wa
         seen = render_views([scene], pose[None], true.intrinsics, small.side, small.side, cracks=CRACKS)
         view = make_geometry(seen.depth, ~seen.hole, true.intrinsics, seen.image)
         ready = view_to_paint(seen.image, seen.depth, ~seen.hole)
-        image, depth = paint(small, ready, caption)
+        known = torch.where(seen.hole, torch.nan, seen.depth)
+        image, depth = paint(small, ready, known, caption)
         painted = make_geometry(depth, None, true.intrinsics, image)
         before = len(scene)
         registered, _ = add_view(scene, painted, view, pose, EDGE, icp=True)
@@ -134,30 +142,26 @@ def _steps(depth: Tensor, truth: Tensor, hole: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def paint(small: Small, ready: ViewToPaint, caption: str, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """(image (1,H,W,3), depth (1,H,W)) of a view, RGB kept outside the painted cells and depth where it is known.
+def paint(small: Small, ready: ViewToPaint, known: Tensor, caption: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """(image (1,H,W,3), depth (1,H,W)) of a view, RGB kept outside the painted cells, depth drawn to what is known.
 
-    Both on one clock, by Euler: what is kept is noised to the level of each step, as core's masks and 'Depth as
-    Condition' do.
+    Both on one clock, by Euler: what is kept is noised to the level of each step, as 'Image as Condition' does; depth
+    is drawn to `known` (1,H,W) at the scale of each step's prediction, as by 'Guide Depth to Points'.
     """
-    rgb = small.vae.encode(ready.image.movedim(-1, 1))
-    codes = ready.codes
-    keep = {"rgb": ~ready.paint[:, None].expand_as(rgb), "depth": patchify(ready.known)}
-    given = {"rgb": rgb, "depth": codes}
+    given = small.vae.encode(ready.image.movedim(-1, 1))
+    keep = ~ready.paint[:, None].expand_as(given)
     generator = torch.Generator().manual_seed(seed)
-    noise = {name: torch.randn(x.shape, generator=generator) for name, x in given.items()}
+    noise, depth = (torch.randn(x.shape, generator=generator) for x in (given, ready.codes))
     texts = small.words.encode([caption, ""])
-    x = dict(noise)
+    rgb = noise
     t = base_levels(STEPS)
     for now, after in zip(t[:-1], t[1:], strict=True):
-        x = {n: torch.where(keep[n], add_noise(given[n], noise[n], now), x[n]) for n in x}
-        level = now.expand(2)
-        velocity, clean = small.module(
-            x["rgb"].expand(2, -1, -1, -1), x["depth"].expand(2, -1, -1, -1), texts, level, level
-        )
-        guided = velocity[1:] + GUIDANCE * (velocity[:1] - velocity[1:])
-        x["rgb"] = x["rgb"] + (after - now) * guided
-        x["depth"] = x["depth"] + (after - now) * depth_velocity(x["depth"], clean[:1], level[:1])
-    x = {n: torch.where(keep[n], given[n], x[n]) for n in x}
-    image = small.vae.decode(x["rgb"]).clamp(0, 1).movedim(1, -1)
-    return image, depth_of(x["depth"].clamp(0.01, 1.9))
+        rgb = torch.where(keep, add_noise(given, noise, now), rgb)
+        level = now[None]
+        c, clean = small.module(rgb, depth, texts[:1], level, level)
+        u, _ = small.module(rgb, depth, texts[1:], level, level, wanted=("rgb",))
+        rgb = rgb + (after - now) * (u + IMAGE_GUIDANCE * (c - u))
+        clean = towards_points(clean, known, 1.0, PAINTED_FINEST)
+        depth = depth + (after - now) * depth_velocity(depth, clean, level)
+    image = small.vae.decode(torch.where(keep, given, rgb)).clamp(0, 1).movedim(1, -1)
+    return image, depth_of(depth.clamp(0.01, 1.9))

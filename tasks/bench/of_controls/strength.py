@@ -21,6 +21,7 @@ TILTS = (4.0, 2.0, 0.0, -2.0, -5.0)  # from 4 on as not given, to -14 as at -5
 STRENGTHS = (0.25, 0.5, 0.75)
 SOFTNESSES = (0.25, 0.5, 1.0)
 NOISE_LEVELS = (0.02, 0.05, 0.1, 0.2)
+DEPTH_NOISE_LEVELS = (0.05, 0.1)
 MADE = {"rgb": "depth", "depth": "rgb"}  # by what is given
 CLEAN = float("-inf")  # log2_alpha of a modality that is given clean
 EDGE, AROUND = 0.15, 5  # what counts as an edge of the given depth, and pixels around it that count too
@@ -45,9 +46,9 @@ class Case:
         texts = small.words.encode(scenes.captions), small.words.encode([""]).expand(count, -1, -1)
         return cls(small, scenes, depth, small.vae.encode(scenes.rgb), texts)
 
-    def picture(self, depth: Tensor, log2_alpha: float | None) -> "Picture":
-        """Made from depth codes given at a tilt; None: not given."""
-        made = self._sample(depth, "depth", log2_alpha)
+    def picture(self, depth: Tensor, log2_alpha: float | None, least: float = 0.0) -> "Picture":
+        """Made from depth codes given at a tilt (None: not given), with noise of level `least` at least."""
+        made = self._sample(depth, "depth", log2_alpha, least)
         return self.seen(self.small.vae.decode(made).movedim(1, -1).clamp(0, 1))
 
     def seen(self, picture: Tensor, least: float = 0.0) -> "Picture":
@@ -62,7 +63,7 @@ class Case:
         return abs_rel(depth_of(made.clamp(0.01, MAX_CODE)), self.scenes)
 
     @torch.inference_mode()
-    def _sample(self, given: Tensor, modality: str, log2_alpha: float | None) -> Tensor:
+    def _sample(self, given: Tensor, modality: str, log2_alpha: float | None, least: float = 0.0) -> Tensor:
         """Euler on the other modality, guided where it is the picture; the other modality's clean latent."""
         count = len(given)
         noise = torch.randn(count, 384, *given.shape[-2:], generator=torch.Generator().manual_seed(0))
@@ -73,6 +74,7 @@ class Case:
             level = torch.full((), 1.0 if log2_alpha is None else 0.0)
             if log2_alpha is not None and log2_alpha > CLEAN:
                 level = tilt(now, log2_alpha)
+            level = level.clamp_min(least)
             seen = add_noise(given, eps, level[None])
             pair = (seen, depth) if modality == "rgb" else (rgb, seen)
             levels = [x.expand(count) for x in ((level, now) if modality == "rgb" else (now, level))]
@@ -130,6 +132,9 @@ def rows(small: Small) -> Iterator[Row]:
     for softness in SOFTNESSES:
         made = case.picture(softened(case.depth, softness), CLEAN)
         yield Row("softness", f"depth, softness {softness:g}", figures(made))
+    for level in DEPTH_NOISE_LEVELS:
+        made = case.picture(case.depth, CLEAN, level)
+        yield Row("noise_level", f"given depth at {level:g}", figures(made))
     pictures = {"the made picture": ends["clean"].picture, "the true picture": case.scenes.rgb.movedim(1, -1)}
     for name, picture in pictures.items():
         found = ((level, case.seen(picture, level)) for level in (0.0, *NOISE_LEVELS))

@@ -6,6 +6,7 @@ import comfy.controlnet
 import comfy.patcher_extension
 import torch
 from comfy_api.latest import ComfyExtension, io
+from comfy_api.torch_helpers import set_torch_compile_wrapper
 from safetensors.torch import load_file, save_file
 
 CATEGORY = "tests"
@@ -154,6 +155,26 @@ class CountPasses(io.ComfyNode):
         return io.NodeOutput(model)
 
 
+class Compile(io.ComfyNode):
+    """As core's TorchCompileModel, without a C++ compiler; writes a line for each graph: its operations."""
+
+    @classmethod
+    def define_schema(cls):
+        inputs = [io.Model.Input("model"), io.String.Input("file")]
+        return _schema("TestCompile", inputs, [io.Model.Output(id="compiled")])
+
+    @classmethod
+    def execute(cls, model, file):
+        def backend(module, _inputs):
+            with Path(file).open("a", encoding="utf-8") as lines:
+                lines.write(f"{sum(node.op.startswith('call') for node in module.graph.nodes)}\n")
+            return module.forward
+
+        model = model.clone()
+        set_torch_compile_wrapper(model=model, backend=backend)
+        return io.NodeOutput(model)
+
+
 class GaussianModel(io.ComfyNode):
     """The exact prediction for data ~ N(mean, std^2) instead of the network: noise then flows to mean + std * noise."""
 
@@ -248,6 +269,7 @@ class TestExtension(ComfyExtension):
             PartialLoad,
             CountPasses,
             LowMemory,
+            Compile,
             GaussianModel,
             AttentionPatches,
             ControlNet,
