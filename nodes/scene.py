@@ -90,6 +90,16 @@ class AddView(io.ComfyNode):
                     tooltip="Moves what is added by iterative closest points over what both know (Open3D). Off: the "
                     "camera's exact pose, which is as good for views rendered from the scene.",
                 ),
+                io.Float.Input(
+                    "far",
+                    default=0.0,
+                    min=0.0,
+                    max=1e6,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Leaves out added points deeper than this, such as the sky, in the unit of the scene. 0 "
+                    "keeps all.",
+                ),
             ],
             outputs=[
                 POINT_CLOUD.Output(id="point_cloud", display_name="scene"),
@@ -112,8 +122,9 @@ class AddView(io.ComfyNode):
         view: dict[str, Any],
         edge_threshold: float,
         icp: bool = False,
+        far: float = 0.0,
     ) -> io.NodeOutput:
-        merged, geometry = add_view(_only(scene), painted, view, _pose(view), edge_threshold, icp, steps())
+        merged, geometry = add_view(_only(scene), painted, view, _pose(view), edge_threshold, icp, far, steps())
         added = len(merged) - len(scene[0])
         show_on_node(cls, f"{added} points added to {len(scene[0])}")
         return io.NodeOutput([merged], geometry, added, geometry["image"])

@@ -84,6 +84,7 @@ def add_view(
     pose: Tensor,
     edge_threshold: float,
     icp: bool = False,
+    far: float = 0.0,
     before_round: Callable[[int, int], None] = lambda index, count: None,
 ) -> tuple[PointCloud, dict[str, Any]]:
     """The scene with what a painted view adds to it, and that view's geometry in the scene's unit: depth and colours
@@ -96,6 +97,7 @@ def add_view(
         pose: (4,4), the view's camera in the source camera's axes.
         edge_threshold: as for `point_clouds`.
         icp: move what is added by the rigid motion that brings the painted view's known part onto the scene.
+        far: leave out what would be added deeper than this, in the scene's unit; 0 keeps all.
         before_round: see `registration.registered`.
     """
     new, old = read_geometry(painted), read_geometry(view)
@@ -110,6 +112,7 @@ def add_view(
     colours = torch.where(old.valid.cpu()[..., None], old.image[..., :3], new.image[..., :3])
     packet = make_geometry(whole, whole.isfinite(), old.intrinsics.cpu(), colours)
     added = whole.isfinite() & known.isnan() & ~depth_edges(whole, whole.isfinite(), edge_threshold)
+    added &= (whole <= far) | (far <= 0)
     fresh = make_geometry(whole, added, old.intrinsics.cpu(), new.image)
     if icp:
         overlap = known.isfinite() & depth.isfinite()

@@ -139,7 +139,11 @@ def guided(patcher: Any, weights: dict[str, Weights]) -> Any:
 
 
 def is_plain(weights: dict[str, Weights]) -> bool:
-    """Whether this is what core's own guider does with one weight; at 0 it would compute the prompt for nothing."""
+    """Whether this is what core's own guider does with one weight.
+
+    At 0 that would compute the prompt for nothing. Here the empty prompt runs alone: bit for bit what it gives by
+    itself, and what core's guider gives but for rounding, since sums depend on how many rows a kernel is given.
+    """
     of_all = list(weights.values())
     return of_all[0].cfg == of_all[1].cfg != 0 and all(w.always and w.follow == 1 for w in of_all)
 

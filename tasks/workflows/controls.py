@@ -146,7 +146,7 @@ def _move(number: int, right: float, yaw_deg: float) -> Subgraph:
         *texts(),
         Node("view", "ModalityForcingRenderView", view, 0),
         *painted_view(Link("view", "geometry")),
-        Node("added", "ModalityForcingAddView", {**added, "edge_threshold": EDGE}, 5),
+        Node("added", "ModalityForcingAddView", {**added, **SMALL_CUT}, 5),
     ]
     outputs = {"scene": Link("added", "scene"), "image": Link("image")}
     return Subgraph(f"Move {number}", items, outputs, "One step of a walk: look from elsewhere, paint, add.")

@@ -219,6 +219,7 @@ LOOK_AROUND = Subgraph(
                 "painted": Link("depth", "geometry"),
                 "view": In("view"),
                 "edge_threshold": EDGE,
+                "far": FAR,
             },
             5,
         ),

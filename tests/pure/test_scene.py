@@ -70,6 +70,15 @@ def test_what_is_painted_begins_where_the_scene_ends(walk):
     assert rim.sum() > 50 and off.median() < 0.02
 
 
+def test_what_is_farther_than_wanted_is_not_added(walk):
+    true, pictures, cloud, view, pose = walk
+    painted = make_geometry(true.depth[1:], true.valid[1:], true.intrinsics, pictures[1:])
+    hidden = true.depth[1:][~view["mask"] & true.valid[1:]]
+    far = float(hidden.median())
+    added = [len(add_view(cloud, painted, view, pose, 0.0, far=limit)[0]) - len(cloud) for limit in (0.0, far)]
+    assert 0.4 * added[0] < added[1] < 0.6 * added[0]
+
+
 def test_nothing_is_added_twice(walk):
     true, pictures, cloud, view, pose = walk
     painted = make_geometry(true.depth[1:], true.valid[1:], true.intrinsics, pictures[1:])
