@@ -70,12 +70,11 @@ def test_all_at_once_keeps_what_is_given_and_needs_no_more_memory(case, sampler)
 
 
 def test_all_at_once_compiled_equals_all_at_once(case, tmp_path):
-    """As a graph of few pieces. By core's own compiler, which takes minutes on a busy machine: test_core_features."""
+    """As graphs without a C++ compiler, which takes minutes on a busy machine; by core's own: test_core_features."""
     file = tmp_path / "graphs.txt"
     compiled = ("TestCompile", {"file": str(file)})
     assert relative_error(sampled(case, **ALL, beside=compiled), sampled(case, **ALL)) < 1e-5
-    graphs = [int(line) for line in file.read_text().splitlines()]
-    assert 0 < len(graphs) <= 8 and sum(graphs) > 300
+    assert sum(map(int, file.read_text().splitlines())) > 300  # operations: it was not left as it was
 
 
 def test_sizes_and_batches_that_disagree_are_named(case):
