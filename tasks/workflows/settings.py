@@ -10,7 +10,7 @@ EDGE = 51.2 / SIDE  # of neighbouring pixels: the ground itself falls away by mo
 PAINTED_FINEST = 8  # pixels: what a moved view knows bends its painted depth down to (run.py bench controls scene)
 CRACKS = 4  # pixels: what the steps of the ground leave open in a moved view
 SIDE_VIEW = {"yaw_deg": 12.0, "pitch_deg": -6.0, "pivot": 1.0}  # a camera that shows the cloud's depth
-VIEWER_FAR = 4.0  # median depths: as FAR, for the viewer
+VIEWER_FAR = 3.0  # median depths: as FAR, for the viewer; at 4 bits of sky hang about what stands before it
 FIRST_VIEW = {
     "pivot": [0, 0, 1],
     "distance": 1,
