@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..demo import WORDS_FILE
 from ..demo.image_codec import ImageCodec, psnr_db
 from ..demo.text import TextEncoder
 from ..scenes import KINDS, VOCABULARY, generate, heldout_seed, train_seed
@@ -14,7 +15,7 @@ from .config_preparing import CodecConfig
 from .scene_source import to_bytes
 
 LOG = logging.getLogger(__name__)
-CODEC_FILE, WORDS_FILE, PICTURE = "codec.safetensors", "words.json", "codec.png"
+TRAINED_CODEC, PICTURE = "codec.safetensors", "codec.png"
 HELD_OUT = 256
 SHOWN = 8
 RENDERED_AT_ONCE = 256
@@ -45,7 +46,7 @@ def train_codec(config: CodecConfig, device: torch.device | str = "cpu", progres
     codec.eval()
     with torch.no_grad():
         codec.calibrate(codec.encode_unscaled(some))
-    codec.save(out / CODEC_FILE)
+    codec.save(out / TRAINED_CODEC)
     figures["codec"] = _psnr(codec, held_out, 0.0)
     figures["codec, noise"] = _psnr(codec, held_out, config.latent_noise)
     figures["seams"] = seam_ratio(codec, held_out, config.latent_noise)

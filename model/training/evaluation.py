@@ -28,7 +28,7 @@ REWEIGHTINGS = 50
 _RUN_APART = 2**32  # in the numbers that noise is drawn by: more than there are samples
 
 # (RGB latents (B,128,h,w), text (B,L,C)) -> depth (B,H,W) and where it is valid (B,H,W).
-DepthEstimator = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Estimator = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def baseline_errors(batch: LatentBatch) -> "Tally":
 
 def own_estimator(
     module: nn.Module, steps: int = 10, *, runs: int = 1, seed: int = 0, max_code: float = DEFAULT_MAX_CODE
-) -> DepthEstimator:
+) -> Estimator:
     """The model's own image -> depth as the estimator of the consistency measures; the same noise in each call."""
 
     def estimate(rgb: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ def own_estimator(
 def joint_consistency(
     module: nn.Module,
     batches: Iterable[LatentBatch],
-    estimator: DepthEstimator,
+    estimator: Estimator,
     log2_alphas: Sequence[float] = (-5.0, -2.0, 0.0, 2.0, 5.0),
     *,
     steps: int = 50,
@@ -201,7 +201,7 @@ def joint_consistency(
 def depth_to_image_consistency(
     module: nn.Module,
     batches: Iterable[LatentBatch],
-    estimator: DepthEstimator,
+    estimator: Estimator,
     *,
     steps: int = 50,
     cfg: float = 1.0,

@@ -10,7 +10,14 @@ from ...model.depth.files import save_depth
 from ...model.depth.pictures import depth_picture
 from ...model.scenes import generate, heldout_seed
 from .. import INPUTS
-from ..workflows.parts import DEPTH, DEPTH_WITH_HOLE, METRIC_DEPTH, PICTURE, PICTURE_WITH_HOLE, SPARSE_DEPTH
+from ..workflows.parts import (
+    DEPTH_PICTURE,
+    DEPTH_PICTURE_WITH_HOLE,
+    METRIC_DEPTH,
+    PICTURE,
+    PICTURE_WITH_HOLE,
+    SPARSE_DEPTH,
+)
 
 SIZE = (384, 512)  # height, width
 SPARSE_SHARE = 0.02  # of the pixels
@@ -26,9 +33,9 @@ def write_pictures() -> list[Path]:
     hole[128:304, 176:368] = True
     inputs = {
         PICTURE: _picture(colour),
-        DEPTH: _picture(depth).convert("L"),
+        DEPTH_PICTURE: _picture(depth).convert("L"),
         PICTURE_WITH_HOLE: _with_hole(colour, hole),
-        DEPTH_WITH_HOLE: _with_hole(depth, hole),
+        DEPTH_PICTURE_WITH_HOLE: _with_hole(depth, hole),
     }
     for name, picture in inputs.items():
         picture.save(INPUTS / name, optimize=True)

@@ -10,20 +10,20 @@ from dataclasses import replace
 from .builder import MUTED, Link, Node
 from .controls import depth_ensemble, large_pictures, second_pass, sparse_depth, video_depth, walk
 from .parts import (
-    DEPTH,
-    DEPTH_WITH_HOLE,
-    DEPTHS,
+    DEPTH_PICTURE,
+    DEPTH_PICTURE_WITH_HOLE,
+    DEPTHS_512,
     FOV_X_DEG,
-    GIVEN,
-    GIVEN_PART,
+    GIVEN_512,
     MADE,
     METRIC_DEPTH,
     MODEL,
+    PART_512,
     PICTURE,
     PICTURE_WITH_HOLE,
-    PICTURES,
+    PICTURES_512,
     SMALL_CUT,
-    VIEWS,
+    VIEWS_512,
     Workflow,
     cloud_nodes,
     made_from,
@@ -52,7 +52,7 @@ def text_to_rgbd() -> Workflow:
     return with_model(
         "01 Text to Image, Depth and 3D",
         "text_to_rgbd",
-        PICTURES,
+        PICTURES_512,
         Node("made", TEXT_TO_RGBD, MODEL, 1),
         saved_images("text_image", Link("made", "image"), "Save Image", 1, 280),
         viewer(MADE),
@@ -65,7 +65,7 @@ def image_to_depth() -> Workflow:
     return with_model(
         "02 Image to Depth and 3D",
         "image_to_depth",
-        DEPTHS,
+        DEPTHS_512,
         *made_from(PICTURE, "Your Picture", IMAGE_TO_DEPTH, "image"),
         viewer(MADE),
         shown_depth(MADE),
@@ -80,18 +80,18 @@ def _image_by(title: str, note_name: str, released: str, made: list[Node], saved
 
 
 def depth_to_image() -> Workflow:
-    made = made_from(DEPTH, "Your Depth Picture", DEPTH_TO_IMAGE, "depth picture")
-    return _image_by("03 Depth to Image", "depth_to_image", GIVEN, made, "depth_image")
+    made = made_from(DEPTH_PICTURE, "Your Depth Picture", DEPTH_TO_IMAGE, "depth picture")
+    return _image_by("03 Depth to Image", "depth_to_image", GIVEN_512, made, "depth_image")
 
 
 def complete_depth() -> Workflow:
-    made = made_from(DEPTH_WITH_HOLE, "Your Depth Picture and Mask", COMPLETE_DEPTH, "depth picture", "mask")
-    return _image_by("04 Complete Depth", "complete_depth", GIVEN_PART, made, "completed_image")
+    made = made_from(DEPTH_PICTURE_WITH_HOLE, "Your Depth Picture and Mask", COMPLETE_DEPTH, "depth picture", "mask")
+    return _image_by("04 Complete Depth", "complete_depth", PART_512, made, "completed_image")
 
 
 def inpaint() -> Workflow:
     made = made_from(PICTURE_WITH_HOLE, "Your Picture and Mask", INPAINT, "image", "mask")
-    return _image_by("05 Inpaint Image and Depth", "inpaint", GIVEN_PART, made, "inpainted_image")
+    return _image_by("05 Inpaint Image and Depth", "inpaint", PART_512, made, "inpainted_image")
 
 
 def look_around() -> Workflow:
@@ -100,7 +100,7 @@ def look_around() -> Workflow:
     return with_model(
         "06 Look Around",
         "look_around",
-        VIEWS,
+        VIEWS_512,
         picture_node(PICTURE, "Your Picture"),
         Node("fit", "ModalityForcingFitImage", fit, 1),
         Node("depth", IMAGE_TO_DEPTH, {**MODEL, "image": Link("fit", "image")}, 1),
@@ -133,7 +133,7 @@ def refine_depth() -> Workflow:
     return with_model(
         "08 Refine Depth",
         "refine_depth",
-        PICTURES,
+        PICTURES_512,
         Node("made", TEXT_TO_RGBD, MODEL, 1),
         Node("refined", REFINE_DEPTH, {**again, "image": Link("made", "image")}, 1),
         viewer(refined),
@@ -147,7 +147,7 @@ def controlnet() -> Workflow:
     return with_model(
         "09 Depth for a ControlNet",
         "controlnet",
-        DEPTHS,
+        DEPTHS_512,
         *made_from(PICTURE, "Your Picture", IMAGE_TO_DEPTH, "image"),
         viewer(MADE),
         shown_depth(MADE),

@@ -12,7 +12,7 @@ from .parts import (
     METRIC_DEPTH,
     MODEL,
     PICTURE,
-    PICTURES,
+    PICTURES_512,
     SMALL_CUT,
     SPARSE_DEPTH,
     Workflow,
@@ -237,7 +237,7 @@ def second_pass() -> Workflow:
     return with_model(
         "14 Second Pass",
         "second_pass",
-        PICTURES,
+        PICTURES_512,
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=480),
         Node("larger", SECOND_PASS, larger, 1, height=450),
         viewer(geometry),
@@ -256,7 +256,7 @@ def walk() -> Workflow:
     return with_model(
         "15 Walk in a Scene",
         "walk",
-        PICTURES,
+        PICTURES_512,
         Node("made", TEXT_TO_RGBD, MODEL, 1, height=430),
         Node("start", "ModalityForcingPointCloud", {"geometry": MADE, **SMALL_CUT, "normals": True}, 1),
         *moves,

@@ -3,10 +3,10 @@
 The shipped workflows are kept in the saved form only; tests and demo run what this makes of them.
 """
 
-from .builder import INSIDE
+from .builder import INSIDE, MUTED
 from .definitions import inputs_of
 
-MUTED, BYPASSED = 2, 4
+BYPASSED = 4
 NOT_RUN = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}  # they live in the frontend only
 
 

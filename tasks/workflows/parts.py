@@ -11,7 +11,7 @@ from .subgraphs import RELEASED
 
 # In workflows/input; the frontend offers them to ComfyUI when a workflow that loads one is opened (web/examples.js).
 PICTURE, PICTURE_WITH_HOLE = "modality_forcing_scene.png", "modality_forcing_scene_hole.png"
-DEPTH, DEPTH_WITH_HOLE = "modality_forcing_depth.png", "modality_forcing_depth_hole.png"
+DEPTH_PICTURE, DEPTH_PICTURE_WITH_HOLE = "modality_forcing_depth.png", "modality_forcing_depth_hole.png"
 METRIC_DEPTH = "modality_forcing_depth_16bit.png"
 SPARSE_DEPTH = "modality_forcing_depth_sparse.png"  # 2 % of its pixels
 FOV_X_DEG = 72.76  # of the example scene
@@ -20,14 +20,14 @@ MODEL = {name: Link("small", name) for name in ("model", "clip", "vae")}
 MADE = Link("made", "geometry")
 WIDE = 520
 DEPTH_WIDTH, DEPTH_HEIGHT, VIEWER_HEIGHT = 400, 450, 600  # at least what their widgets take
-# What is set for the released model.
-PICTURES = "width and height 512, sampling as released, both guidances 4"
-GIVEN, GIVEN_PART = (
+# What is set for the released model, which was trained at 512 pixels.
+PICTURES_512 = "width and height 512, sampling as released, both guidances 4"
+GIVEN_512, PART_512 = (
     "max_side 512, sampling as released, guidance 4",
     "max_side 512, sampling as released, both guidances 4",
 )
-DEPTHS = "max_side 512, sampling as released"
-VIEWS = "max_side 512 (twice), sampling as released, both guidances 4"
+DEPTHS_512 = "max_side 512, sampling as released"
+VIEWS_512 = "max_side 512 (twice), sampling as released, both guidances 4"
 SMALL_CUT = {"edge_threshold": EDGE, "far": FAR}
 
 
