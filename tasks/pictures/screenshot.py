@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
         page.wait_for_function(DRAWN, timeout=20000)
         page.keyboard.press(".")  # the whole graph in the window
         page.evaluate(
-            "app.canvas.ds.offset[1] += 60 / app.canvas.ds.scale; app.canvas.setDirty(true, true)"
+            "app.canvas.ds.offset[1] += 110 / app.canvas.ds.scale; app.canvas.setDirty(true, true)"
         )  # below messages
         page.wait_for_timeout(2000)
         page.screenshot(path=PICTURE, type="jpeg", quality=80, clip=page.evaluate(FRAME))
