@@ -91,9 +91,10 @@ def tried_table(core: InCore) -> None:
     for name, way in ways.items():
         show(name, *(joint.cell(replace(fast, log2_alpha=joint.log2_alpha, **way))[0] for joint in joints))
     # Depth's clock lags by alpha: by the mean of both clocks' log signal to noise.
-    shifts = [DEFAULT_MU - log2_alpha * math.log(2) / 2 for log2_alpha in TILTS]
-    centred = (replace(fast, log2_alpha=j.log2_alpha, shift=mu) for j, mu in zip(joints, shifts, strict=True))
-    show("steps between both clocks", *(j.cell(s)[0] for j, s in zip(joints, centred, strict=True)))
+    shifts = {log2_alpha: DEFAULT_MU - log2_alpha * math.log(2) / 2 for log2_alpha in TILTS}
+    for name, spread in (("steps between both clocks", 1.0), ("the same, spread by 1.2", 1.2)):
+        settings = [replace(fast, log2_alpha=a, shift=mu, spread=spread) for a, mu in shifts.items()]
+        show(name, *(joint.cell(setting)[0] for joint, setting in zip(joints, settings, strict=True)))
 
 
 def interval_table(core: InCore) -> None:
