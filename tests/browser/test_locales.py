@@ -1,15 +1,10 @@
 """A frontend in another language shows the pack's nodes in it."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
+from frontend import open_frontend
 from modality_forcing.tasks import ROOT
-
-sys.path.append(str(Path(__file__).parent))  # for conftest.py
-
-from conftest import open_frontend  # noqa: E402
 
 LANGUAGE = "ja"
 ADD = """type => {

@@ -1,21 +1,16 @@
 """The widgets behind a reverse proxy that serves ComfyUI below a path, as JupyterHub, nginx and SwarmUI do."""
 
 import asyncio
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, WSMsgType, web
+from frontend import open_frontend
 from modality_forcing.tasks.workflows.builder import Link, Node
+from widgets import await_ready, open_graph, run
 from yarl import URL
-
-sys.path.append(str(Path(__file__).parent))  # for conftest.py and widgets.py
-
-from conftest import open_frontend  # noqa: E402
-from widgets import Scene, await_ready, open_graph, run  # noqa: E402
 
 PREFIX = "/far/away"
 PREVIEWS = ("ModalityForcingPreviewDepth", "ModalityForcingPreviewPointCloud")
@@ -103,11 +98,10 @@ def proxied(browser, server, renderer, tmp_path) -> Iterator[tuple]:
         yield proxy, frontend
 
 
-def test_previews_work_below_a_path(proxied, object_info, server):
+def test_previews_work_below_a_path(proxied, object_info, scene):
     proxy, frontend = proxied
     asked: list[str] = []
     frontend.page.on("request", lambda request: asked.append(request.url))
-    scene = Scene(server.base / "input")
     previews = [
         Node(name, name, {"geometry": Link("geometry", "geometry")}, column=1 + i, width=480, height=520)
         for i, name in enumerate(PREVIEWS)

@@ -1,7 +1,6 @@
 """The point-cloud preview: source view, filters, camera, measuring, screenshot, release."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,9 @@ from modality_forcing.model.geometry.looking import known_distance, read_pick
 from modality_forcing.model.geometry.mesh import grid_meshes
 from modality_forcing.model.geometry.pointcloud import point_clouds
 from modality_forcing.tasks.workflows.builder import Link, Node
-
-sys.path.append(str(Path(__file__).parent))  # for widgets.py
-
-from widgets import (  # noqa: E402
+from widgets import (
     HEIGHT,
     WIDTH,
-    Scene,
     await_ready,
     close_up,
     drag,
@@ -38,11 +33,6 @@ CLOUD = "ModalityForcingPreviewPointCloud"
 KEPT_BY_THE_FRONTEND = {"canvas": 1, "vue": 3}
 VIEW = "node.widgets.find(w => w.name === 'view').value"
 SCREENSHOT = "node.widgets.find(w => w.name === 'screenshot').value"
-
-
-@pytest.fixture(scope="module")
-def scene(server):
-    return Scene(server.base / "input")
 
 
 @pytest.fixture

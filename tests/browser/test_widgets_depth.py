@@ -1,20 +1,14 @@
 """The depth preview against the depth that Python knows."""
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from modality_forcing.tasks.workflows.builder import Link, Node
 from PIL import Image
-
-sys.path.append(str(Path(__file__).parent))  # for widgets.py
-
-from widgets import (  # noqa: E402
+from widgets import (
     HEIGHT,
     WIDTH,
-    Scene,
     await_ready,
     close_up,
     drag,
@@ -27,11 +21,6 @@ from widgets import (  # noqa: E402
 )
 
 PREVIEW = "ModalityForcingPreviewDepth"
-
-
-@pytest.fixture(scope="module")
-def scene(server):
-    return Scene(server.base / "input")
 
 
 @pytest.fixture

@@ -1,15 +1,9 @@
 """What happens to the widgets with undo, copies, subgraphs, tabs, a lost connection, fast hands and fingers."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from modality_forcing.tasks.workflows.builder import Link, Node
-
-sys.path.append(str(Path(__file__).parent))  # for widgets.py
-
-from widgets import Scene, await_ready, close_up, drag, node_value, open_graph, run  # noqa: E402
+from widgets import await_ready, close_up, drag, node_value, open_graph, run
 
 CLOUD, DEPTH, SCHEDULE = (f"ModalityForcing{name}" for name in ("PreviewPointCloud", "PreviewDepth", "Schedule"))
 CAMERA = "node.properties.modality_forcing?.viewer?.camera ?? null"
@@ -37,11 +31,6 @@ SLOW_OPENING = """() => {
     app.registerExtension({ name: `slow ${performance.now()}`, afterConfigureGraph: opened });
 }"""
 RUNNING = "() => [counted.contexts.filter(context => !context.isContextLost()).length, counted.timers.size]"
-
-
-@pytest.fixture(scope="module")
-def scene(server):
-    return Scene(server.base / "input")
 
 
 def viewers(geometry_nodes: list[Node]) -> list[Node]:

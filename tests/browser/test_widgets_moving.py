@@ -1,15 +1,9 @@
 """What moves in the viewers by itself or under the hand: batches, the turntable, full screen, fast frames."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from modality_forcing.tasks.host.server import PACK_FOLDER
 from modality_forcing.tasks.workflows.builder import Link, Node
-
-sys.path.append(str(Path(__file__).parent))  # for widgets.py
-
-from widgets import Scene, drag, set_slider, show  # noqa: E402
+from widgets import drag, set_slider, show
 
 CLOUD = "ModalityForcingPreviewPointCloud"
 # The same scene by both ways of drawing: the share of pixels that are the same, and of those that only one draws.
@@ -50,11 +44,6 @@ COMPARE = """async (web) => {
     }
     return { covered: covered / one.length, same: same / covered, alone: alone / covered };
 }"""
-
-
-@pytest.fixture(scope="module")
-def scene(server):
-    return Scene(server.base / "input")
 
 
 @pytest.fixture

@@ -1,14 +1,8 @@
 """The schedule picture: dragging, presets, keys, typed and linked values, given modalities."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from modality_forcing.tasks.workflows.builder import Link, Node
-
-sys.path.append(str(Path(__file__).parent))  # for widgets.py
-
-from widgets import close_up, drag, node_value, open_graph  # noqa: E402
+from widgets import close_up, drag, node_value, open_graph
 
 SCHEDULE = "ModalityForcingSchedule"
 SIDE, LEFT, TOP, PICTURE = 160, 70, 8, (300, 222)  # of parts/schedule_picture.js
