@@ -97,7 +97,8 @@ def add_view(
         pose: (4,4), the view's camera in the source camera's axes.
         edge_threshold: as for `point_clouds`.
         icp: move what is added by the rigid motion that brings the painted view's known part onto the scene.
-        far: leave out what would be added deeper than this, in the scene's unit; 0 keeps all.
+        far: leave out what would be added deeper than this, in the scene's unit, as painted or as brought to the scene
+            (a sky that is bent towards an object stays a sky); 0 keeps all.
         before_round: see `registration.registered`.
     """
     new, old = read_geometry(painted), read_geometry(view)
@@ -107,12 +108,14 @@ def add_view(
             "columns); expected one picture of the same size. Leave 'image' of 'Decode Depth' at the view's size"
         )
     known = torch.where(old.valid, old.depth, torch.nan).cpu()
-    depth = aligned(torch.where(new.valid, new.depth, torch.nan).cpu(), known)
+    own = torch.where(new.valid, new.depth, torch.nan).cpu()
+    depth = aligned(own, known)
     whole = torch.where(known.isfinite(), known, depth)
     colours = torch.where(old.valid.cpu()[..., None], old.image[..., :3], new.image[..., :3])
     packet = make_geometry(whole, whole.isfinite(), old.intrinsics.cpu(), colours)
     added = whole.isfinite() & known.isnan() & ~depth_edges(whole, whole.isfinite(), edge_threshold)
-    added &= (whole <= far) | (far <= 0)
+    if far > 0:
+        added &= (whole <= far) & ~(own * (known / own).nanmedian() > far)
     fresh = make_geometry(whole, added, old.intrinsics.cpu(), new.image)
     if icp:
         overlap = known.isfinite() & depth.isfinite()

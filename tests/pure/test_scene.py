@@ -79,6 +79,17 @@ def test_what_is_farther_than_wanted_is_not_added(walk):
     assert 0.4 * added[0] < added[1] < 0.6 * added[0]
 
 
+def test_a_sky_that_what_is_near_has_drawn_is_still_far(walk):
+    _, _, cloud, view, pose = walk
+    known, painted = torch.full((1, SIZE, SIZE), 1.0), torch.full((1, SIZE, SIZE), 1.0)
+    painted[:, :, 40:] = 4.0  # from column 40 on a sky is painted, to column 50 over something near
+    seen = torch.arange(SIZE).expand(1, SIZE, SIZE) < 50
+    packets = [make_geometry(painted, None, view["intrinsics"]), make_geometry(known, seen, view["intrinsics"])]
+    drawn = add_view(cloud, *packets, pose, 0.0)[1]["depth"]
+    assert drawn[:, :, 50:].median() < 2
+    assert len(add_view(cloud, *packets, pose, 0.0, far=2.0)[0]) == len(cloud)
+
+
 def test_nothing_is_added_twice(walk):
     true, pictures, cloud, view, pose = walk
     painted = make_geometry(true.depth[1:], true.valid[1:], true.intrinsics, pictures[1:])
