@@ -19,6 +19,15 @@ TITLE = 30  # a node's title stands above its `y`
 BOXES = """() => app.graph.nodes.map(node => ({
     type: node.type, x: node.pos[0], y: node.pos[1], width: node.size[0], height: node.size[1],
 }))"""
+# How many viewers have first controls in two rows, and how many depth previews show ends of a range that is not there.
+CONTROLS = """() => {
+    const rows = [...document.querySelectorAll('.mf-widget:has(.mf-guides) > .mf-row:first-child')]
+        .filter(row => row.offsetParent)
+        .map(row => [...row.children].map(item => item.offsetTop + item.offsetHeight / 2))
+        .filter(middles => Math.max(...middles) - Math.min(...middles) > 10);
+    const ends = [...document.querySelectorAll('.mf-ends')].filter(ends => ends.offsetParent);
+    return [rows.length, ends.length];
+}"""
 WIDE = {"width": 2600, "height": 1150}  # a whole workflow with legible texts
 
 
@@ -47,6 +56,7 @@ def test_it_opens_in_sight_without_errors_and_is_queued_as_converted(frontend, p
     scale, nodes = frontend.page.evaluate("() => [app.canvas.ds.scale, app.graph.nodes.length]")
     assert nodes == len(graph["nodes"])
     assert frontend.prompt() == to_api(graph, object_info)
+    assert frontend.page.evaluate(CONTROLS) == [0, 0]
     # The experimental Vue renderer of old frontends moves nodes, without their frames, when it opens.
     if renderer == "canvas" or frontend.version >= (1, 40):
         assert overlapping(frontend.page.evaluate(BOXES)) == []
