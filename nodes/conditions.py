@@ -50,8 +50,8 @@ def _schema(modality: str, node_id: str, name: str, description: str, mask_toolt
                 max=0.5,
                 step=0.01,
                 optional=True,
-                tooltip="The least noise that it is given with, 0 clean to 1. A little (0.05 to 0.1) let the small "
-                "model keep to a given depth better; for a given picture it did not help. Not in a mask.",
+                tooltip="The least noise that it is given with, 0 clean to 1, for a model that knows exactly clean "
+                "input less well. The small model needs none. Not in a mask.",
             ),
             *more,
         ],
