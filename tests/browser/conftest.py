@@ -17,6 +17,8 @@ sys.path.append(str(Path(__file__).parent))  # for frontend.py and widgets.py
 from frontend import Frontend, open_frontend  # noqa: E402
 from widgets import Scene  # noqa: E402
 
+PATIENCE_MS = 100_000  # what comes late on a busy machine is no failure; a test's own limit is above it
+
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -50,7 +52,9 @@ def browser() -> Iterator[object]:
 
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=str(executable), args=FLAGS)
-        yield running.new_context(viewport={"width": 1600, "height": 1000})
+        pages = running.new_context(viewport={"width": 1600, "height": 1000})
+        pages.set_default_timeout(PATIENCE_MS)
+        yield pages
         running.close()
 
 

@@ -131,7 +131,7 @@ def await_still(widget, still_s: float = 0.3, timeout_s: float = 10.0) -> None:
 def await_ready(frontend, count: int = 1) -> None:
     """Wait until so many widgets show their data."""
     frontend.page.wait_for_function(
-        "count => document.querySelectorAll('.mf-state[data-state=ready]').length === count", arg=count, timeout=20000
+        "count => document.querySelectorAll('.mf-state[data-state=ready]').length === count", arg=count
     )
     frontend.await_frames()
 
