@@ -270,6 +270,7 @@ def test_fingers_orbit_pinch_and_pan(frontend, object_info, scene):
     for step in range(1, 6):
         touch("touchMove", (x + 10 * step, y))
     touch("touchEnd")
+    await_true(frontend.page, lambda: node_value(frontend, CLOUD, CAMERA))  # a busy page handles touches later
     turned = node_value(frontend, CLOUD, CAMERA)
     assert turned["yaw"] == pytest.approx(50 * 0.35, abs=4)
 
@@ -277,6 +278,7 @@ def test_fingers_orbit_pinch_and_pan(frontend, object_info, scene):
     for step in range(1, 6):
         touch("touchMove", (x - 20 - 4 * step, y), (x + 20 + 4 * step, y))
     touch("touchEnd")
+    await_true(frontend.page, lambda: node_value(frontend, CLOUD, CAMERA) != turned)
     pinched = node_value(frontend, CLOUD, CAMERA)
     assert pinched["distance"] == pytest.approx(turned["distance"] / 2, rel=0.05)
     assert pinched["yaw"] == pytest.approx(turned["yaw"])
