@@ -25,7 +25,7 @@ from .. import ROOT
 from ..bench.of_controls import guidance, scene, sparse, strength, tiles
 from ..bench.of_controls.small import Small, depth_of
 from ..small_model.held_out import held_out, held_out_views
-from ..workflows.settings import CRACKS, EDGE
+from ..workflows.settings import CRACKS, EDGE, FAR
 
 SHEET = ROOT / "docs" / "controls.jpg"
 TILE, GAP, LINE_HEIGHT = 160, 6, 16  # pixels
@@ -166,13 +166,15 @@ def _walk(small: Small) -> list[Row]:
     true, caption = held_out_views(scene.FIRST, poses), held_out(1, scene.FIRST).captions[0]
     first = make_geometry(true.depth[:1], true.valid[:1], true.intrinsics, true.rgb[:1].movedim(1, -1))
     (cloud,) = point_clouds(first, edge_threshold=EDGE)
+    far = FAR * float(true.depth[0][true.valid[0]].mean())
     rows = []
     for number, pose in enumerate(poses[1:], 1):
         seen = render_views([cloud], pose[None], true.intrinsics, *size, cracks=CRACKS)
         view = make_geometry(seen.depth, ~seen.hole, true.intrinsics, seen.image)
         known = torch.where(seen.hole, torch.nan, seen.depth)
         image, depth = scene.paint(small, view_to_paint(seen.image, seen.depth, ~seen.hole), known, caption)
-        cloud, packet = add_view(cloud, make_geometry(depth, None, true.intrinsics, image), view, pose, EDGE)
+        painted = make_geometry(depth, None, true.intrinsics, image)
+        cloud, packet = add_view(cloud, painted, view, pose, EDGE, far=far)
         truth = torch.where(true.valid[number], true.depth[number], torch.nan)
         rows.append(
             {
@@ -184,6 +186,6 @@ def _walk(small: Small) -> list[Row]:
                 "true depth": _drawn(truth),
             }
         )
-    far = camera_pose(right=1.0, up=0.5, yaw_deg=-20, pitch_deg=-8)
-    rows[-1]["the merged cloud"] = render_views([cloud], far[None], true.intrinsics, *size, cracks=CRACKS).image[0]
+    aside = camera_pose(right=1.0, up=0.5, yaw_deg=-20, pitch_deg=-8)
+    rows[-1]["the merged cloud"] = render_views([cloud], aside[None], true.intrinsics, *size, cracks=CRACKS).image[0]
     return rows
