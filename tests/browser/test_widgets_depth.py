@@ -10,6 +10,7 @@ from widgets import (
     HEIGHT,
     WIDTH,
     await_ready,
+    await_true,
     close_up,
     drag,
     node_value,
@@ -112,7 +113,7 @@ def test_colours_and_range_change_without_running(frontend, shown):
     assert colour_at(widget, near).max() < 10 and colour_at(widget, sky).min() == 255
     widget.get_by_role("button", name="Near white").click()
     widget.get_by_label("Colours", exact=True).select_option("turbo")
-    frontend.page.wait_for_timeout(300)
+    await_true(frontend.page, lambda: len(set(colour_at(widget, near))) > 1)  # the colours' table is fetched
     red, green, blue = colour_at(widget, near)
     assert red > green and red > blue  # turbo's top is dark red
     widget.get_by_label("Colours", exact=True).select_option("grey")

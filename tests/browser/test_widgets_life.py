@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from modality_forcing.tasks.workflows.builder import Link, Node
-from widgets import await_ready, close_up, drag, node_value, open_graph, run
+from widgets import await_ready, await_true, close_up, drag, node_value, open_graph, run
 
 CLOUD, DEPTH, SCHEDULE = (f"ModalityForcing{name}" for name in ("PreviewPointCloud", "PreviewDepth", "Schedule"))
 CAMERA = "node.properties.modality_forcing?.viewer?.camera ?? null"
@@ -54,14 +54,6 @@ def await_value(frontend, node_type: str, expression: str, wanted, timeout_ms: i
             return
         frontend.page.wait_for_timeout(50)
     assert node_value(frontend, node_type, expression) == wanted
-
-
-def await_true(page, holds, timeout_ms: int = 20000) -> None:
-    for _ in range(timeout_ms // 50):
-        if holds():
-            return
-        page.wait_for_timeout(50)
-    raise TimeoutError(f"it did not come true in {timeout_ms / 1000:.0f} s")
 
 
 def modified(frontend) -> bool:

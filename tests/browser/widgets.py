@@ -171,3 +171,11 @@ def node_value(frontend, node_type: str, expression: str):
     return frontend.page.evaluate(
         f"type => {{ const node = app.graph.nodes.find(node => node.type === type); return {expression}; }}", node_type
     )
+
+
+def await_true(page, holds, timeout_ms: int = 20000) -> None:
+    for _ in range(timeout_ms // 50):
+        if holds():
+            return
+        page.wait_for_timeout(50)
+    raise TimeoutError(f"it did not come true in {timeout_ms / 1000:.0f} s")
