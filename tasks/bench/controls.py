@@ -11,6 +11,7 @@ import torch
 
 from .. import TaskError
 from .of_controls.small import Small
+from .tables import heading, show
 
 PARTS = ("upscale", "ensemble", "sparse", "tiles", "video", "scene", "strength", "guidance")
 
@@ -21,12 +22,12 @@ def main(arguments: list[str]) -> int:
     if unknown:
         raise TaskError(f"there is no {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS)}")
     small = Small.load()
-    print(f"The bundled model at {small.side} x {small.side} pixels, torch on {torch.get_num_threads()} threads.\n")
-    print("| control | setting | figures |\n|---|---|---|")
+    print(f"The bundled model at {small.side} x {small.side} pixels, torch on {torch.get_num_threads()} threads.")
+    heading("control", "setting", "figures")
     start = time.monotonic()
     for part in arguments or PARTS:
         for row in importlib.import_module(f".of_controls.{part}", __package__).rows(small):
-            print(f"| {row.control} | {row.setting} | {row.figures} |", flush=True)
+            show(row.control, row.setting, row.figures)
     minutes = (time.monotonic() - start) / 60, time.process_time() / 60
     print(f"\n{minutes[0]:.1f} minutes, {minutes[1]:.1f} of a processor's")
     return 0

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .. import HOST_VARIABLE, named_path
 from ..host.launch import keep_torchvision_importable
+from .tables import heading, show
 
 BATCH, TEXT, PIXELS_PER_TOKEN = 2, 512, 16
 MATRIX = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "_scaled_dot_product", "scaled_dot_product")
@@ -179,13 +180,10 @@ def main(arguments: list[str]) -> int:
         f"in ComfyUI {host}": native_call,
         f"FLUX.2 of ComfyUI {host}": core_call,
     }
-    print("| side | what | TFLOP | traffic GB | copies GB | kernels | live GiB |\n|---|---|---|---|---|---|---|")
+    figures = {"TFLOP": ".1f", "traffic GB": ".1f", "copies GB": ".1f", "kernels": "d", "live GiB": ".2f"}
+    heading("side", "what", *figures)
     for side in options.sides:
         for name, make in calls.items():
             row = count(make(side))
-            print(
-                f"| {side} | {name} | {row['TFLOP']:.1f} | {row['traffic GB']:.1f} | {row['copies GB']:.1f} "
-                f"| {row['kernels']} | {row['live GiB']:.2f} |",
-                flush=True,
-            )
+            show(side, name, *(format(row[figure], form) for figure, form in figures.items()))
     return 0

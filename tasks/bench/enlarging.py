@@ -17,6 +17,7 @@ from ...model.depth.files import load_depth
 from ...model.resize import resize_depth
 from ...model.scenes import generate, heldout_seed
 from .. import ROOT
+from .tables import heading, show
 
 TIMES, OFF, SCENES, SIDE = 8, 0.04, 6, 512
 REAL = ROOT.parent / "shared" / "assets" / "rgbd"  # sides are multiples of TIMES
@@ -25,11 +26,10 @@ FILES = {"tum_fr2_1": "depth_x5000.png", "redwood_0": "depth_mm.png", "lingbot_0
 
 def main(arguments: list[str]) -> int:
     """Print a Markdown table; returns the exit status."""
-    print(f"Pixels off by more than {100 * OFF:g} % after {TIMES} times smaller and back, in %.\n")
-    print("| depth | bilinear | along surfaces | with the picture |\n|---|---|---|---|")
+    print(f"Pixels off by more than {100 * OFF:g} % after {TIMES} times smaller and back, in %.")
+    heading("depth", "bilinear", "along surfaces", "with the picture")
     for name, depth, picture in maps():
-        cells = (f"{100 * share:.1f}" for share in shares(depth, picture))
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+        show(name, *(f"{100 * share:.1f}" for share in shares(depth, picture)))
     return 0
 
 
