@@ -36,6 +36,13 @@ class FitToPoints(io.ComfyNode):
                 GEOMETRY.Input("geometry", tooltip="Estimated depth of the picture, relative or not."),
                 GEOMETRY.Input("sparse", tooltip="Measured depth of the same view, holes and all; of any size."),
                 FINEST_INPUT,
+                io.Boolean.Input(
+                    "keep_points",
+                    default=False,
+                    optional=True,
+                    tooltip="Pixels that were measured have the measured depth itself: for a map that is exact and "
+                    "whole but for its holes.",
+                ),
             ],
             outputs=[
                 GEOMETRY.Output(id="fitted", display_name="geometry", tooltip="Dense, in the unit of the points."),
@@ -45,12 +52,16 @@ class FitToPoints(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, geometry: dict[str, Any], sparse: dict[str, Any], finest: int) -> io.NodeOutput:
+    def execute(
+        cls, geometry: dict[str, Any], sparse: dict[str, Any], finest: int, keep_points: bool = False
+    ) -> io.NodeOutput:
         packet = read_geometry(geometry)
         depth = torch.where(packet.valid, packet.depth, torch.nan).cpu()
         points = _point_maps(sparse, *depth.shape)
         done = [complete(one, its, finest) for one, its in zip(depth, points, strict=True)]
         fitted = torch.stack([one.depth for one in done])
+        if keep_points:
+            fitted = torch.where(points.isfinite(), points, fitted)
         report = "\n".join(_line(index, one) for index, one in enumerate(done))
         show_on_node(cls, report)
         fitted = make_geometry(fitted, fitted.isfinite(), packet.intrinsics.cpu(), packet.image)

@@ -13,7 +13,7 @@ from .. import TaskError
 from .of_controls.small import Small
 from .tables import heading, show
 
-PARTS = ("upscale", "ensemble", "sparse", "tiles", "video", "scene", "strength", "guidance")
+PARTS = ("upscale", "ensemble", "sparse", "complete", "tiles", "video", "scene", "strength", "guidance")
 
 
 def main(arguments: list[str]) -> int:

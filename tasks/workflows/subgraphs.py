@@ -102,16 +102,22 @@ def decoded(latent: str = "sampler") -> list[Node]:
     ]
 
 
+def _drawn_to(known: Link | In) -> Node:
+    """The model, whose depth is drawn to what is known at the scale that the model itself finds: that of a part is not
+    that of the whole."""
+    drawn = {"model": SCHEDULED, "sparse": known, "width": 0, "height": 0, "finest": PAINTED_FINEST}
+    return Node("drawn", "ModalityForcingPointGuidance", drawn, 2)
+
+
 def painted_view(view: Link | In) -> list[Node]:
-    """Picture and depth of a moved view (its geometry). The picture stays where it is known; depth is drawn to what is
-    known at the scale that the model itself finds, since that of a part is not that of the whole."""
+    """Picture and depth of a moved view (its geometry). The picture stays where it is known, depth is drawn to what is
+    known."""
     kept = {"positive": TEXTS[0], "negative": TEXTS[1], "rgb": Link("encoded"), "mask": Link("kept")}
-    drawn = {"model": SCHEDULED, "sparse": view, "width": 0, "height": 0, "finest": PAINTED_FINEST}
     return [
         Node("encoded", "ModalityForcingEncodeView", {"view": view, **VAE}, 1),
         Node("kept", "InvertMask", {"mask": Link("encoded", "painted")}, 1, "Not Painted = Known"),
         Node("given", "ModalityForcingImageCondition", kept, 1),
-        Node("drawn", "ModalityForcingPointGuidance", drawn, 2),
+        _drawn_to(view),
         *joint_sampler(*GIVEN, model=Link("drawn")),
         *decoded(),
     ]
@@ -142,10 +148,7 @@ def _image_condition(text: str, latent: Link | In) -> Node:
     return Node("given", "ModalityForcingImageCondition", condition, 1)
 
 
-def _depth_condition(latent: Link, **more: object) -> Node:
-    condition = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": latent, **more}
-    return Node("given", "ModalityForcingDepthCondition", condition, 1)
-
+FITTED_DEPTH = {"picture": Link("fit", "image"), "black_is_hole": In("black_is_hole", False)}
 
 TEXT_TO_RGBD = Subgraph(
     "Text to RGB-D",
@@ -173,22 +176,61 @@ IMAGE_TO_DEPTH = Subgraph(
 )
 
 
-def _depth_to_image(name: str, masked: bool, description: str) -> Subgraph:
-    picture = {"picture": Link("fit", "image"), "black_is_hole": In("black_is_hole", False)}
-    mask = {"mask": Link("fit", "mask")} if masked else {}
-    items = [
+DEPTH_TO_IMAGE = Subgraph(
+    "Depth to Image",
+    [
         *texts(),
-        *fitted_image("depth picture", masked),
-        Node("encoded", "ModalityForcingEncodeDepthPicture", picture, 1),
-        _depth_condition(Link("encoded", "depth"), strength=In("strength", 1.0), **mask),
-        *(joint_sampler(*GIVEN) if masked else sampler(In("guidance", GUIDANCE), *GIVEN)),
+        *fitted_image("depth picture"),
+        Node("encoded", "ModalityForcingEncodeDepthPicture", FITTED_DEPTH, 1),
+        Node(
+            "given",
+            "ModalityForcingDepthCondition",
+            {
+                "positive": TEXTS[0],
+                "negative": TEXTS[1],
+                "depth": Link("encoded", "depth"),
+                "strength": In("strength", 1.0),
+            },
+            1,
+        ),
+        *sampler(In("guidance", GUIDANCE), *GIVEN),
         *decoded(),
-    ]
-    return Subgraph(name, items, BOTH, description)
+    ],
+    BOTH,
+    "A depth picture and a text become a picture.",
+)
 
-
-DEPTH_TO_IMAGE = _depth_to_image("Depth to Image", False, "A depth picture and a text become a picture.")
-COMPLETE_DEPTH = _depth_to_image("Complete Depth", True, "The depth that a mask says is missing, and a picture of it.")
+COMPLETE_DEPTH = Subgraph(
+    "Complete Depth",
+    [
+        *texts(),
+        *fitted_image("depth picture", masked=True),
+        Node("measured", "ModalityForcingGeometryFromPicture", {**FITTED_DEPTH, "mask": Link("fit", "mask")}, 1),
+        Node("size", "GetImageSize", {"image": Link("fit", "image")}, 1),
+        Node(
+            "empty",
+            "ModalityForcingEmptyLatent",
+            {"width": Link("size", "width"), "height": Link("size", "height")},
+            1,
+        ),
+        _drawn_to(Link("measured")),
+        *joint_sampler(*TEXTS, Link("empty"), model=Link("drawn")),
+        *decoded(),
+        Node(
+            "completed",
+            "ModalityForcingFitToPoints",
+            {"geometry": Link("depth", "geometry"), "sparse": Link("measured"), "keep_points": True},
+            5,
+        ),
+        Node("drawing", "ModalityForcingDepthPicture", {"geometry": Link("completed", "geometry")}, 5),
+    ],
+    {
+        "image": Link("image"),
+        "geometry": Link("completed", "geometry"),
+        "depth picture": Link("drawing", "picture"),
+    },
+    "The depth that a mask says is missing, and a picture of it.",
+)
 
 INPAINT = Subgraph(
     "Inpaint RGB-D",

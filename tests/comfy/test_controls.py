@@ -165,6 +165,11 @@ def test_depth_is_fitted_to_points_of_another_size(small, points):
     got = small.run(graph, "Depth", geometry=fitted)
     assert ((got - depth).abs() / depth).mean() < 0.02
 
+    exact = geometry_of(small, graph, depth, known)
+    kept = graph.add("ModalityForcingFitToPoints", geometry=bent, sparse=exact, finest=2, keep_points=True)
+    got, given = (small.run(graph, "Depth", geometry=geometry) for geometry in (kept, exact))
+    assert torch.equal(got[known], given[known]) and got.isfinite().all()
+
 
 def test_points_in_one_place_set_the_scale_alone(small, points):
     depth, place = points[0], torch.zeros_like(points[1])

@@ -180,21 +180,35 @@ def test_load_small_model_passes_on_what_is_connected(server, object_info, prepa
     server.run(prompt)
 
 
-@pytest.mark.parametrize(("title", "modality"), [("04 Complete Depth", "depth"), ("05 Inpaint Image and Depth", "rgb")])
-def test_what_is_outside_the_hole_stays(server, object_info, prepared, tmp_path, title, modality):
-    prompt = prepared(title)
+def test_the_picture_outside_the_hole_stays(server, object_info, prepared, tmp_path):
+    prompt = prepared("05 Inpaint Image and Depth")
     (sampler,) = nodes_of(prompt, "SamplerCustomAdvanced")
-    (condition,) = [key for kind in ("Depth", "Image") for key in nodes_of(prompt, f"ModalityForcing{kind}Condition")]
-    links = {"latent": [sampler, 0], "given": prompt[condition]["inputs"][modality]}
+    (condition,) = nodes_of(prompt, "ModalityForcingImageCondition")
+    links = {"latent": [sampler, 0], "given": prompt[condition]["inputs"]["rgb"]}
     for name, link in links.items():
         add_node(prompt, object_info, "TestSaveLatent", latent=link, file=str(tmp_path / f"{name}.safetensors"))
     server.run(prompt)
-    channels = slice(128, 384) if modality == "depth" else slice(0, 128)
     got, want = (load_file(tmp_path / f"{name}.safetensors")["samples"] for name in links)
     # The hole is rows 128..304 and columns 176..368 of 384 x 512 pixels: of 3 x 4 cells, all but the outer columns.
-    difference = (got[:, channels] - want).abs().amax(dim=(0, 1, 2))
+    difference = (got[:, :128] - want).abs().amax(dim=(0, 1, 2))
     assert difference[[0, 3]].max() < 1e-4
     assert difference[[1, 2]].min() > 0.1
+
+
+def test_the_depth_outside_the_hole_stays_and_the_hole_has_depth_of_its_unit(server, object_info, prepared, tmp_path):
+    prompt = prepared("04 Complete Depth")
+    kinds = {"completed": "FitToPoints", "measured": "GeometryFromPicture"}
+    for name, kind in kinds.items():
+        (key,) = nodes_of(prompt, f"ModalityForcing{kind}")
+        file = str(tmp_path / f"{name}.safetensors")
+        add_node(prompt, object_info, "TestSaveGeometry", geometry=[key, 0], file=file)
+    server.run(prompt)
+    got, want = (load_file(tmp_path / f"{name}.safetensors")["depth"] for name in kinds)
+    known = want.isfinite()
+    assert 0.5 < known.float().mean() < 0.9
+    assert torch.equal(got[known], want[known])
+    near, far = want[known].aminmax()
+    assert bool(((got > near / 2) & (got < 2 * far)).all())
 
 
 def test_blueprints_are_boxes_that_stand_alone(server):

@@ -12,7 +12,7 @@ from ....model.diffusion.levels import depth_velocity
 from ....model.diffusion.schedule import base_levels, tilt
 from ....model.network.config import DEPTH_CHANNELS, RGB_CHANNELS
 from ....model.network.transformer import MODALITIES
-from .small import MAX_CODE, Row, Small, blocks, depth_of
+from .small import MAX_CODE, Hook, Row, Small, blocks, depth_of
 
 COUNT, FIRST, STEPS, ESTIMATE_STEPS = 8, 5000, 20, 4
 
@@ -54,10 +54,12 @@ def rows(small: Small) -> Iterator[Row]:
 
 
 @torch.inference_mode()
-def sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tuple[Tensor, Tensor, int]:
+def sample(
+    small: Small, texts: tuple[Tensor, Tensor], setting: Setting, hook: Hook | None = None
+) -> tuple[Tensor, Tensor, int]:
     """Euler on both clocks; clean RGB and depth latents, and how often the network ran on the batch.
 
-    texts: (B,L,C) of the captions and as many of the empty one.
+    texts: (B,L,C) of the captions and as many of the empty one. hook: changes the predicted clean depth.
     """
     count, cells = len(texts[0]), small.side // 16
     generator = torch.Generator().manual_seed(0)
@@ -90,6 +92,7 @@ def sample(small: Small, texts: tuple[Tensor, Tensor], setting: Setting) -> tupl
             guide(c[m], u[m], cfg, base=c[m], separate=alone[m], follow=follow)
             for m, (cfg, follow) in enumerate(weights)
         )
+        clean = hook(clean, float(t_depth[i])) if hook else clean
         rgb = rgb + (t_rgb[i + 1] - t_rgb[i]) * velocity
         depth = depth + (t_depth[i + 1] - t_depth[i]) * depth_velocity(depth, clean, t_depth[i].expand(count))
     return rgb, depth, passes
