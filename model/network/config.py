@@ -6,6 +6,7 @@ from dataclasses import dataclass
 RGB_CHANNELS = 128  # one FLUX.2 latent token: 32 autoencoder channels x 2 x 2
 DEPTH_PATCH = 16  # depth is coded in 16 x 16 pixel patches, the footprint of one RGB token
 DEPTH_CHANNELS = DEPTH_PATCH**2
+BLOCKS = ("double_blocks", "single_blocks", "depth_decoder_blocks")  # the transformer's lists of them
 
 Shapes = Mapping[str, tuple[int, ...]]
 

@@ -26,7 +26,7 @@ from .from_text_to_image import (
 from .latent_store import LatentStore, StoredBatch
 from .lora import OwnTeacher, add_adapters, frozen_dtype, save_lora, save_merged
 from .losses import LatentBatch
-from .optimisation import AveragedWeights, build_optimiser
+from .optimisation import AveragedWeights, build_optimisers
 from .parallel import ParallelModel, cast_inputs_to_weights, shard
 from .scene_source import SceneSource
 from .sizes import sizes_of
@@ -61,7 +61,7 @@ class Parts:
     model: ParallelModel
     teacher: nn.Module | None
     trained: list[nn.Parameter]
-    optimiser: torch.optim.Optimizer
+    optimisers: list[torch.optim.Optimizer]
     averages: AveragedWeights
 
 
@@ -100,11 +100,11 @@ def assemble(config: Config, accelerator: Any) -> Parts:
     if config.recipe.distill_weight > 0:
         teacher = OwnTeacher(model.module) if adapted else _teacher(config, accelerator, main)
     weights = list(parameters.values())
-    optimiser = build_optimiser(weights, config.optimiser)
+    optimisers = build_optimisers(parameters, config.optimiser)
     averages = AveragedWeights(parameters, config.optimiser.ema_decay)
     total, moving = (sum(p.numel() for p in ps) for ps in (model.module.parameters(), weights))
     LOG.info("%.2f M parameters, %.2f M trained", total / 1e6, moving / 1e6)
-    return Parts(source, encoding, model, teacher, weights, optimiser, averages)
+    return Parts(source, encoding, model, teacher, weights, optimisers, averages)
 
 
 def open_source(data: DataSection, device: torch.device | str, *, path: str = "", heldout: bool = False) -> Source:

@@ -38,7 +38,7 @@ def save(
     step: int,
     config: Config,
     module: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    optimisers: list[torch.optim.Optimizer],
     averages: AveragedWeights,
     accelerator: Any,
 ) -> Path:
@@ -78,7 +78,7 @@ def save(
             for old in list_checkpoints(folder)[: -config.log.keep]:
                 shutil.rmtree(old)
 
-    state = _state(module, optimiser, averages)
+    state = _state(module, optimisers, averages)
     try:
         _together(accelerator, make_room)
         files = {name: each for found in _together(accelerator, write) for name, each in found.items()}
@@ -95,9 +95,9 @@ def save(
 
 
 def load(
-    path: Path, config: Config, module: nn.Module, optimiser: torch.optim.Optimizer, averages: AveragedWeights
+    path: Path, config: Config, module: nn.Module, optimisers: list[torch.optim.Optimizer], averages: AveragedWeights
 ) -> int:
-    """Bring module, optimiser and averages to a checkpoint's state; returns the number of steps done.
+    """Bring module, optimisers and averages to a checkpoint's state; returns the number of steps done.
 
     Raises:
         ConfigError: the checkpoint comes from a run with other settings; lists them.
@@ -120,13 +120,13 @@ def load(
             f"{path} was made with other settings, so this run would not be its continuation: {'; '.join(changed)}. "
             "Put them back, or choose another output folder."
         )
-    state = _state(module, optimiser, averages)
+    state = _state(module, optimisers, averages)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         dcp.load(state, storage_reader=Reader(path), planner=Planner())
         set_state_dict(
             module,
-            optimiser,
+            optimisers,
             model_state_dict=state["model"],
             optim_state_dict=state["optimiser"],
             options=_options(module),
@@ -210,10 +210,10 @@ def _together(accelerator: Any, work: Callable[[], Any]) -> list[Any]:
     return [value for value, _ in outcomes]
 
 
-def _state(module: nn.Module, optimiser: torch.optim.Optimizer, averages: AveragedWeights) -> dict[str, Any]:
+def _state(module: nn.Module, optimisers: list[torch.optim.Optimizer], averages: AveragedWeights) -> dict[str, Any]:
     from torch.distributed.checkpoint.state_dict import get_state_dict
 
-    model, optimiser_state = get_state_dict(module, optimiser, options=_options(module))
+    model, optimiser_state = get_state_dict(module, optimisers, options=_options(module))
     return {"model": model, "optimiser": optimiser_state, "averages": averages.averages}
 
 

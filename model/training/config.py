@@ -178,10 +178,10 @@ class RecipeSection:
 
 @section
 class OptimiserSection:
-    """AdamW; learning rate with linear warm-up, hold, cosine decay at the end; averaged weights."""
+    """Learning rate with linear warm-up, hold, cosine decay at the end; averaged weights."""
 
-    kind: Literal["adamw", "adamw8bit"] = "adamw"
-    """adamw8bit: the moments in 8 bits, by torchao"""
+    kind: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """adamw8bit: the moments in 8 bits, by torchao. muon: for the matrices of the blocks, AdamW for the rest"""
     learning_rate: Above0 = 1e-4
     beta1: Decay = 0.9
     beta2: Decay = 0.98
@@ -276,7 +276,8 @@ class Config:
     def problems(self) -> list[str]:
         """What is wrong between settings that are right one by one."""
         sections = (self.model, self.data, self.recipe, self.training)
-        return [line for each in sections for line in each.problems()] + self._stage() + self._lora() + self._held_out()
+        lines = [line for each in sections for line in each.problems()]
+        return lines + self._stage() + self._muon() + self._lora() + self._held_out()
 
     def paths(self) -> list[str]:
         """What there must be on the disk, and is not."""
@@ -296,6 +297,16 @@ class Config:
             lines.append(
                 "model.freeze_image is true without model.source or model.start: it would freeze random weights"
             )
+        return lines
+
+    def _muon(self) -> list[str]:
+        if self.optimiser.kind != "muon":
+            return []
+        lines, sharding = [], self.training.sharding
+        if self.lora.rank:
+            lines.append("optimiser.kind is 'muon' with lora.rank above 0, whose factors are no maps; expected adamw")
+        if sharding != "none":
+            lines.append(f"optimiser.kind is 'muon', which needs whole matrices, with training.sharding {sharding!r}")
         return lines
 
     def _lora(self) -> list[str]:

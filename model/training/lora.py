@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..network.checkpoint import CheckpointError, load_transformer, save_atomically, save_transformer
+from ..network.config import BLOCKS
 from ..network.transformer import ModalityForcingTransformer
 from .config import LoraSection
 from .lora_layers import is_adapted, is_fresh
@@ -24,7 +25,6 @@ INSTALL = "adapters need peft: pip install peft"
 PREFIX = "diffusion_model."  # what ComfyUI calls the transformer
 DOWN, UP, SCALE = ".lora_A.weight", ".lora_B.weight", ".alpha"
 BASE = ".base_layer.weight"
-_BLOCKS = ("double_blocks", "single_blocks", "depth_decoder_blocks")
 
 
 def add_adapters(
@@ -181,7 +181,7 @@ def _offload(module: nn.Module, device: torch.device) -> None:
 
     With gradient checkpointing that is once forward and once backward; nothing else holds the copies.
     """
-    blocks = [block for name in _BLOCKS for block in getattr(module, name, ())]
+    blocks = [block for name in BLOCKS for block in getattr(module, name, ())]
     inside = {id(p) for block in blocks for p in block.parameters() if not p.requires_grad}
     for parameter in module.parameters():
         if id(parameter) not in inside:

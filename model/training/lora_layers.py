@@ -2,10 +2,11 @@
 
 import re
 
+from ..network.config import BLOCKS
 from .from_text_to_image import clone_of
 
 # The projections and MLPs of all blocks.
-_BLOCKS = r"(double_blocks|single_blocks|depth_decoder_blocks)\.\d+\."
+_BLOCKS = rf"({'|'.join(BLOCKS)})\.\d+\."
 _LAYERS = r"(\w+_attn\.(qkv|proj)|\w+_mlp\.[02]|linear[12])"
 ADAPTED = re.compile(_BLOCKS + _LAYERS)
 _FRESH = ("depth", "time_in_", "cross_alpha")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .config import OptimiserSection
+from .muon import build_muon, is_orthogonalised
 
 
 def learning_rate(step: int, steps: int, section: OptimiserSection) -> float:
@@ -20,8 +21,17 @@ def learning_rate(step: int, steps: int, section: OptimiserSection) -> float:
     return section.learning_rate * warmup * fall
 
 
-def build_optimiser(parameters: list[nn.Parameter], section: OptimiserSection) -> torch.optim.Optimizer:
-    """AdamW (arXiv 1711.05101); weight decay on matrices only, not on the scales of norms and gates."""
+def build_optimisers(parameters: dict[str, nn.Parameter], section: OptimiserSection) -> list[torch.optim.Optimizer]:
+    """AdamW (arXiv 1711.05101), and before it, where `kind` says so, Muon for the matrices of the blocks."""
+    if section.kind != "muon":
+        return [_adamw(list(parameters.values()), section)]
+    matrices = {name: p for name, p in parameters.items() if is_orthogonalised(name, p)}
+    others = [p for name, p in parameters.items() if name not in matrices]
+    return [build_muon(matrices, section), _adamw(others, section)]
+
+
+def _adamw(parameters: list[nn.Parameter], section: OptimiserSection) -> torch.optim.Optimizer:
+    """Weight decay on matrices only, not on the scales of norms and gates."""
     matrices = [p for p in parameters if p.ndim > 1]
     others = [p for p in parameters if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": section.weight_decay}, {"params": others, "weight_decay": 0.0}]

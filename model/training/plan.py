@@ -11,11 +11,10 @@ from pathlib import Path
 from ..demo.text import DEFAULT_LENGTH, TextEncoder
 from ..flux2_codecs import QWEN_TOKENS
 from ..network.checkpoint import read_header
-from ..network.config import TransformerConfig
+from ..network.config import BLOCKS, TransformerConfig
 from .config import Config, ConfigError, load
 from .from_text_to_image import joint_config, source_config
 from .plan_counts import (
-    BLOCKS,
     Setup,
     count_operations,
     count_parameters,
@@ -28,6 +27,7 @@ from .plan_counts import (
 from .sizes import SIZES, sizes_of
 
 GIB = 2**30
+MOMENT_BYTES = {"adamw": 8, "adamw8bit": 2, "muon": 4}  # muon: of the matrices in blocks, which are nearly all
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "flux2_klein_9b.toml"
 
 
@@ -53,7 +53,7 @@ def setup_of(config: Config, gpus: int) -> Setup:
         freeze_image=joint and config.model.freeze_image,
         teacher=recipe.distill_weight > 0,
         sharded=training.sharding == "fsdp",
-        moment_bytes=2 if config.optimiser.kind == "adamw8bit" else 8,
+        moment_bytes=MOMENT_BYTES[config.optimiser.kind],
         lora_rank=lora.rank,
         fresh_depth=not config.model.start,
         frozen_bytes={"float32": 4, "bfloat16": 2, "int8": 1}[lora.base] if lora.rank else 4,

@@ -30,14 +30,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from ..network.config import TransformerConfig
+from ..network.config import BLOCKS, TransformerConfig
 from ..network.transformer import ModalityForcingTransformer
 from .from_text_to_image import trainable_parameters
 from .lora_layers import adapter_size, is_adapted, is_fresh
 
 RESERVE = 1.1
 LATENT_PIXELS = 16
-BLOCKS = ("double_blocks", "single_blocks", "depth_decoder_blocks")
 INPUT_LAYERS = ("img_in", "txt_in", "depth_in", "in_layer")  # no gradient of their inputs
 
 

@@ -165,9 +165,11 @@ class Trainer:
         parts, section = self.parts, self.config.optimiser
         parts.model.drop_unread(parts.encoding.codecs.channels)
         self._sums[-1] += parts.model.clip(parts.trained, section.clip)
-        set_rate(parts.optimiser, learning_rate(step, self.config.training.steps, section))
-        parts.optimiser.step()
-        parts.optimiser.zero_grad()
+        rate = learning_rate(step, self.config.training.steps, section)
+        for optimiser in parts.optimisers:
+            set_rate(optimiser, rate)
+            optimiser.step()
+            optimiser.zero_grad()
         parts.averages.update(step)
 
     def is_joint(self, step: int) -> bool:
@@ -252,13 +254,13 @@ class Trainer:
         if found is None:
             return 0
         parts = self.parts
-        done = checkpoints.load(found, self.config, parts.model.module, parts.optimiser, parts.averages)
+        done = checkpoints.load(found, self.config, parts.model.module, parts.optimisers, parts.averages)
         LOG.info("continuing %s after step %d", found, done)
         return done
 
     def _save(self, done: int) -> None:
         parts = self.parts
-        state = parts.model.module, parts.optimiser, parts.averages
+        state = parts.model.module, parts.optimisers, parts.averages
         try:
             checkpoints.save(self.folder, done, self.config, *state, self.accelerator)
         except checkpoints.SaveFailed as error:

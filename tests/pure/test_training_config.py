@@ -73,6 +73,7 @@ def test_values_defaults_and_overrides(tmp_path):
         ("optimiser=3", "optimiser is 3; expected a section [optimiser]"),
         ("evaluation.steps=[2, 0]", "evaluation.steps is 0; expected 1 to 10000"),
         ("training={compile=true, sharding='fsdp'}", "training.compile is true with training.sharding 'fsdp'"),
+        ("optimiser.kind=sgd", "optimiser.kind is 'sgd'; expected one of adamw, adamw8bit, muon"),
         ("evaluation.steps=2", "evaluation.steps is 2; expected a list of integers"),
         ("data.sparse=holes", "data.sparse is 'holes'; expected one of dense"),
     ],
@@ -80,6 +81,14 @@ def test_values_defaults_and_overrides(tmp_path):
 def test_each_mistake_is_named(tmp_path, change, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         load(written(tmp_path, GOOD), [change])
+
+
+def test_muon_is_refused_where_matrices_are_cut(tmp_path):
+    cut = ["training.sharding=fsdp", "lora.rank=4"]
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, GOOD), ["optimiser.kind=muon", *cut])
+    assert "needs whole matrices, with training.sharding 'fsdp'" in str(caught.value)
+    assert "optimiser.kind is 'muon' with lora.rank above 0" in str(caught.value)
 
 
 def test_all_mistakes_at_once_with_the_file(tmp_path):

@@ -44,7 +44,7 @@ def peak_of_a_step(trainer, log):
     batches, parts = trainer.batches(0), trainer.parts
     for step in range(2):
         trainer.update(step, batches, log)
-    moments = [value for state in parts.optimiser.state.values() for value in state.values()]
+    moments = [value for each in parts.optimisers for state in each.state.values() for value in state.values()]
     teacher = [] if parts.teacher is None else list(parts.teacher.parameters())
     held = [*parts.model.module.parameters(), *parts.averages.averages.values(), *moments, *teacher]
     with LiveMemory(held) as live:

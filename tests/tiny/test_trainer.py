@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,7 +135,10 @@ def assert_planned(config: Config, processes: int, peak: int) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [["training.batch=64", "training.gradient_checkpointing=false"], ["training.batch=64", "training.micro_batch=32"]],
+    [
+        ["training.batch=64", "training.gradient_checkpointing=false", "optimiser.kind=muon"],
+        ["training.batch=64", "training.micro_batch=32"],
+    ],
     ids=" ".join,
 )
 def test_plan_is_what_one_process_holds(path, changes):
@@ -169,6 +173,8 @@ def test_killed_at_a_random_moment_and_continued_is_the_same_curve(path, tmp_pat
 
 
 def test_sigterm_saves_stops_and_the_same_command_goes_on(path, tmp_path, monkeypatch, train):
+    """With both moments of AdamW and the one of Muon."""
+    train = partial(train, "optimiser.kind=muon")
     whole = train(f"output={(tmp_path / 'whole').as_posix()}")
     step = Trainer.update
 
