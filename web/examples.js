@@ -2,6 +2,7 @@
 // there is put there when such a workflow is opened, as the frontend itself does for its own templates, and is said.
 
 import { isInInputs, onOpening, say, uploadPicture, workflowFile } from "./host.js";
+import { t } from "./parts/texts.js";
 import { savedNodes } from "./saved_nodes.js";
 
 const EXAMPLE = /^modality_forcing_(scene|depth)(_hole|_16bit|_sparse)?\.png$/;
@@ -14,7 +15,7 @@ export function offerExamples() {
             await uploadPicture(await workflowFile(`input/${name}`), name, "");
             added.push(name);
         }
-        if (added.length) say(`Example pictures of this workflow were put into ComfyUI's input folder: ${added.join(", ")}`);
+        if (added.length) say(t("Example pictures of this workflow were put into ComfyUI's input folder: {names}", { names: added.join(", ") }));
         return added.length > 0;
     });
 }

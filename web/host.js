@@ -4,6 +4,7 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 
 import { livingElement } from "./parts/living_element.js";
+import { loadTexts, t } from "./parts/texts.js";
 
 const PROPERTY = "modality_forcing"; // one object among a node's properties, saved with the workflow
 const OUTPUT = "modality_forcing"; // and among what a node that ran tells the browser
@@ -26,6 +27,7 @@ export function register(makers) {
     addStyles(new URL("./modality_forcing.css", import.meta.url));
     app.registerExtension({
         name: "ModalityForcing.Widgets",
+        init: () => loadTexts(app.extensionManager.setting.get("Comfy.Locale")),
         nodeCreated: (node) => makers[node.comfyClass]?.(node),
         setup: () => {
             app.canvas.canvas.addEventListener("litegraph:set-graph", () => { setTimeout(checkPage); });
@@ -154,7 +156,7 @@ function givenTo(sampler, types) {
 export async function fetchImage(result, index, signal) {
     const reply = await api.fetchApi(`/modality_forcing/preview?${new URLSearchParams({ result, index })}`, { signal });
     if (reply.status === 404) return null;
-    if (!reply.ok) throw new Error(`the server answered ${reply.status}`);
+    if (!reply.ok) throw new Error(t("the server answered {status}", { status: reply.status }));
     return reply.arrayBuffer();
 }
 
@@ -165,7 +167,7 @@ export async function uploadPicture(blob, filename, subfolder) {
     body.append("subfolder", subfolder);
     body.append("type", "input");
     const reply = await api.fetchApi("/upload/image", { method: "POST", body });
-    if (!reply.ok) throw new Error(`the server answered ${reply.status} to the upload`);
+    if (!reply.ok) throw new Error(t("the server answered {status} to the upload", { status: reply.status }));
     const stored = await reply.json();
     return `${stored.subfolder}/${stored.name}`;
 }
@@ -382,7 +384,7 @@ export async function isInInputs(filename) {
 // A file of this pack's workflows folder, which ComfyUI serves under the name of the pack's own folder.
 export async function workflowFile(path) {
     const reply = await api.fetchApi(`/workflow_templates/${PACK}/${path}`);
-    if (!reply.ok) throw new Error(`the server answered ${reply.status} for ${path}`);
+    if (!reply.ok) throw new Error(t("the server answered {status} for {path}", { status: reply.status, path }));
     return reply.blob();
 }
 

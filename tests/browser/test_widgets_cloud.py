@@ -199,7 +199,7 @@ def test_distance_between_two_clicked_points(frontend, shown, scene):
     # "This is 2 m": the first point's depth times the true length over the measured one.
     widget.get_by_label("True length", exact=True).fill("2")
     widget.get_by_label("True length", exact=True).press("Enter")
-    assert "Handed to the outputs" in widget.inner_text()
+    assert "handed to the outputs" in widget.inner_text()
     picked = json.loads(node_value(frontend, CLOUD, "node.widgets.find(w => w.name === 'picked').value"))
     (x, y), other = picked["pixels"]
     x_px, y_px, distance = known_distance(scene.geometry, read_pick(json.dumps(picked)))

@@ -1,6 +1,4 @@
-// Colour maps, as model/depth/colour_maps.py; web/colour_maps.json is a copy of its tables (a test compares them).
-
-export const COLOUR_MAPS = { grey: "Grey", magma: "Magma", turbo: "Turbo", spectral: "Spectral" };
+// Colour maps: grey, magma, turbo and spectral, as model/depth/colour_maps.py; web/colour_maps.json is a copy of its tables (a test compares them).
 
 // 256 rows of [r, g, b] in 0..1.
 export function table(tables, name) {

@@ -2,7 +2,6 @@
 
 import { contract, expand } from "./codec.js";
 
-export const MAPPINGS = { disparity: "Disparity", linear: "Linear", log: "Log", code: "Model's code" };
 export const CLIP_PERCENT = 0.1;
 
 // Maps are increasing or decreasing in depth; `code` is how the model sees depth, which is depth over its mean.

@@ -2,6 +2,7 @@
 
 import { clipMatrix, fitScale, multiply } from "../maths/camera.js";
 import { FRAGMENT, VERTEX } from "./cloud_shaders.js";
+import { t } from "./texts.js";
 
 const UNIFORMS = ["clip", "edge", "far", "focal", "points"];
 const FLOATS = 5; // of a point: position, spacing, span
@@ -11,7 +12,7 @@ const BY_THE_CPU = /swiftshader|llvmpipe|softpipe|basic render|software/i;
 // Throws with a text for the user where there is no WebGL 2. `software`: the CPU draws in the graphics card's place.
 export function cloudRenderer(canvas) {
     const gl = canvas.getContext("webgl2", { antialias: false, powerPreference: "high-performance" });
-    if (!gl) throw new Error("this browser offers no WebGL 2; turn on graphics acceleration, or use another browser");
+    if (!gl) throw new Error(t("this browser offers no WebGL 2; turn on graphics acceleration, or use another browser"));
     const program = link(gl);
     const uniform = Object.fromEntries(UNIFORMS.map((name) => [name, gl.getUniformLocation(program, name)]));
     const buffers = { points: gl.createBuffer(), colours: gl.createBuffer(), faces: gl.createBuffer() };
@@ -171,7 +172,7 @@ function link(gl) {
     gl.linkProgram(program);
     if (!gl.getProgramParameter(program, gl.LINK_STATUS)) {
         const why = [...shaders.map((shader) => gl.getShaderInfoLog(shader)), gl.getProgramInfoLog(program)].filter(Boolean);
-        throw new Error(`the graphics driver refused the shaders: ${why.join(" ")}`);
+        throw new Error(t("the graphics driver refused the shaders: {why}", { why: why.join(" ") }));
     }
     shaders.forEach((shader) => gl.deleteShader(shader));
     return program;

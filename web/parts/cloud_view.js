@@ -9,6 +9,7 @@ import { movingDetail } from "./moving_detail.js";
 import { orbitControls } from "./orbit_controls.js";
 import { pick } from "./points.js";
 import { colourWords, softwarePoints } from "./software_points.js";
+import { t } from "./texts.js";
 
 const PICK_PIXELS = 6;
 const FLOOR = 1.2; // the grid's height below the source camera, in median depths: about that of a standing person
@@ -16,11 +17,11 @@ const FLOOR = 1.2; // the grid's height below the source camera, in median depth
 // host: {hint, settings(), camera(), setCamera(camera, finished), reset(), clicked(point), pivoted(point), lost(), found(),
 // drawn(clip, viewport)}; settings: see widgets/cloud.js. Returns {element, load, paint, keep, moved, picture, dispose}.
 export function cloudView(host) {
-    const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": `Scene. ${host.hint}.` });
+    const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": `${t("Scene")}. ${host.hint}.` });
     const moving = el("canvas", { class: "mf-moving", hidden: true }); // over the other, where that one is too slow
     const software = softwarePoints(moving);
     const lines = guides();
-    const frame = el("div", { class: "mf-frame", title: "What the outputs show" });
+    const frame = el("div", { class: "mf-frame", title: t("What the outputs show") });
     const element = el("div", { class: "mf-canvas" }, canvas, moving, lines.element, frame);
     const drawing = onDemand(draw);
     const detail = movingDetail(drawing.request);

@@ -1,5 +1,7 @@
 // Small DOM helpers. Listeners sit on elements of the widget alone, so they go with it.
 
+import { t } from "./texts.js";
+
 const FILM_MS = 100; // for each image, if it is there by then
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -94,13 +96,13 @@ export function batchSelector(onChange) {
     const text = el("output");
     const step = (by) => onChange((state.index + by + state.count) % state.count);
     const scrub = el("input", {
-        type: "range", min: 0, step: 1, "aria-label": "Image of the batch", oninput: () => { stop(); onChange(Number(scrub.value)); },
+        type: "range", min: 0, step: 1, "aria-label": t("Image of the batch"), oninput: () => { stop(); onChange(Number(scrub.value)); },
     });
-    const playing = toggle("Play", "Show one image of the batch after the other", (on) => (on ? play() : stop()));
+    const playing = toggle(t("Play"), t("Show one image of the batch after the other"), (on) => (on ? play() : stop()));
     const hand = (by) => () => { stop(); step(by); };
-    const element = el("span", { class: "mf-batch", role: "group", "aria-label": "Batch", hidden: true },
-        button("‹", "Previous image of the batch", hand(-1), { "aria-label": "Previous image ‹" }), text,
-        button("›", "Next image of the batch", hand(1), { "aria-label": "Next image ›" }), scrub, playing.element);
+    const element = el("span", { class: "mf-batch", role: "group", "aria-label": t("Batch"), hidden: true },
+        button("‹", t("Previous image of the batch"), hand(-1), { "aria-label": t("Previous image ‹") }), text,
+        button("›", t("Next image of the batch"), hand(1), { "aria-label": t("Next image ›") }), scrub, playing.element);
 
     async function play() {
         playing.set(true);

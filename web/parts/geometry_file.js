@@ -1,5 +1,7 @@
 // What a node sends of one image; model/geometry/browser_packets.py states the layout.
 
+import { t } from "./texts.js";
+
 const FORMAT = "modality_forcing_geometry";
 const VERSION = 2;
 
@@ -14,7 +16,7 @@ export function parseGeometry(buffer) {
     const layout = layoutOf(content);
     const expected = end + layout.reduce((sum, [, size, count]) => sum + size * count, 0);
     if (buffer.byteLength !== expected) {
-        throw new Error(`got a geometry file of ${buffer.byteLength} bytes, expected ${expected}; run the graph again`);
+        throw new Error(t("got a geometry file of {got} bytes, expected {expected}; run the graph again", { got: buffer.byteLength, expected }));
     }
     const image = { kind, scene, width, height, k };
     let start = end;
@@ -35,7 +37,7 @@ function layoutOf({ kind, width, height, points, faces, uncertainty }) {
 
 function readHeader(buffer) {
     const length = buffer.byteLength >= 4 ? new DataView(buffer).getUint32(0, true) : 0;
-    const wrong = new Error("this is not a geometry file of Modality Forcing; run the graph again");
+    const wrong = new Error(t("this is not a geometry file of Modality Forcing; run the graph again"));
     if (length < 2 || 4 + length > buffer.byteLength || length % 4) throw wrong;
     let content;
     try {
@@ -45,7 +47,7 @@ function readHeader(buffer) {
     }
     if (content.format !== FORMAT) throw wrong;
     if (content.version !== VERSION) {
-        throw new Error(`got geometry of version ${content.version}, expected ${VERSION}; reload this page`);
+        throw new Error(t("got geometry of version {got}, expected {expected}; reload this page", { got: content.version, expected: VERSION }));
     }
     return { content, end: 4 + length };
 }

@@ -1,6 +1,7 @@
 // The two ends of the colours over a histogram of the depth, with two handles.
 
 import { el } from "./elements.js";
+import { t } from "./texts.js";
 
 const STEPS = 1000;
 const BINS = 160;
@@ -12,7 +13,7 @@ export function rangeControl(onInput) {
     const handle = (label) => el("input", {
         type: "range", min: 0, max: STEPS, step: 1, "aria-label": label, title: label, oninput: () => changed(false), onchange: () => changed(true),
     });
-    const ends = [handle("Near end of the colours"), handle("Far end of the colours")];
+    const ends = [handle(t("Near end of the colours")), handle(t("Far end of the colours"))];
     const element = el("div", { class: "mf-range" }, canvas, ...ends);
 
     function changed(finished) {

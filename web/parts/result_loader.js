@@ -1,9 +1,7 @@
 // Which image of a result is shown, and its data. The last one asked for wins, whatever answers first.
 
 import { parseGeometry } from "./geometry_file.js";
-
-export const RUN_FIRST = "Nothing to show yet.\nRun the graph.";
-const GONE = "This result is no longer on the server.\nRun the graph again.";
+import { t } from "./texts.js";
 
 // fetch(result, index, signal): bytes, or null where the server has them no longer.
 // view: {show(kind, text), hide()}; onImage(image, index) when there is something to show; onNothing() when there is not.
@@ -19,17 +17,17 @@ export function resultLoader(fetch, view, onImage, onNothing = () => {}) {
         wanted = { result, index };
         const key = `${result}/${index}`;
         if (key === shown) return view.hide();
-        view.show("loading", "Loading …");
+        view.show("loading", t("Loading …"));
         try {
             const bytes = await fetch(result, index, own.signal);
             if (own.signal.aborted) return;
-            if (!bytes) return nothing("empty", GONE);
+            if (!bytes) return nothing("empty", t("This result is no longer on the server.\nRun the graph again."));
             const image = parseGeometry(bytes);
             shown = key;
             view.hide();
             await onImage(image, index);
         } catch (error) {
-            if (!own.signal.aborted) nothing("failed", `Could not show this: ${error.message}`);
+            if (!own.signal.aborted) nothing("failed", t("Could not show this: {error}", { error: error.message }));
         }
     }
 
@@ -43,7 +41,7 @@ export function resultLoader(fetch, view, onImage, onNothing = () => {}) {
     function clear() {
         request?.abort();
         wanted = null;
-        nothing("empty", RUN_FIRST);
+        nothing("empty", t("Nothing to show yet.\nRun the graph."));
     }
 
     // After a failure, when the connection is back.

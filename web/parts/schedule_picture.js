@@ -2,6 +2,7 @@
 
 import { tilt, trajectory } from "../maths/schedule.js";
 import { localPosition, svg } from "./elements.js";
+import { t } from "./texts.js";
 
 const SIZE = { width: 300, height: 222 };
 export const SQUARE = { left: 70, top: 8, side: 160 };
@@ -28,8 +29,8 @@ export function curve(log2Alpha) {
     return Array.from({ length: CURVE_POINTS + 1 }, (_, index) => {
         // Even along the diagonal direction: the curve is steep at one end.
         const u = index / CURVE_POINTS;
-        const t = tilt(u, -log2Alpha / 2);
-        return [t, tilt(t, log2Alpha)];
+        const level = tilt(u, -log2Alpha / 2);
+        return [level, tilt(level, log2Alpha)];
     });
 }
 
@@ -40,7 +41,7 @@ export function schedulePicture(onDrag, onEnd, onKey) {
     const strips = { rgb: svg("g"), depth: svg("g") };
     const element = svg("svg", {
         class: "mf-schedule", viewBox: `0 0 ${SIZE.width} ${SIZE.height}`, tabindex: 0, role: "slider",
-        "aria-label": "log2_alpha: which modality loses its noise first", "aria-valuemin": -14, "aria-valuemax": 14,
+        "aria-label": t("log2_alpha: which modality loses its noise first"), "aria-valuemin": -14, "aria-valuemax": 14,
     }, frame(), path, dots, strips.rgb, strips.depth);
     trackDrag(element, onDrag, onEnd);
     element.addEventListener("keydown", onKey);
@@ -58,8 +59,8 @@ export function schedulePicture(onDrag, onEnd, onKey) {
             const [cx, cy] = toPicture(levels);
             return svg("circle", { cx: cx.toFixed(2), cy: cy.toFixed(2), r: radius.toFixed(2) });
         }));
-        drawStrip(strips.rgb, "RGB", STRIPS.top, shown.map(([t]) => t), given.rgb);
-        drawStrip(strips.depth, "Depth", STRIPS.top + STRIPS.height + STRIPS.gap, shown.map(([, t]) => t), given.depth);
+        drawStrip(strips.rgb, "rgb", "RGB", STRIPS.top, shown.map(([rgb]) => rgb), given.rgb);
+        drawStrip(strips.depth, "depth", t("Depth"), STRIPS.top + STRIPS.height + STRIPS.gap, shown.map(([, depth]) => depth), given.depth);
     }
     return { element, draw };
 }
@@ -68,33 +69,33 @@ function frame() {
     const { left, top, side } = SQUARE;
     const text = (x, y, content, attributes = {}) => svg("text", { x, y, ...attributes }, content);
     const middle = top + side / 2;
-    const lines = [0.25, 0.5, 0.75].flatMap((t) => [
-        svg("line", { x1: left + t * side, x2: left + t * side, y1: top, y2: top + side }),
-        svg("line", { x1: left, x2: left + side, y1: top + t * side, y2: top + t * side }),
+    const lines = [0.25, 0.5, 0.75].flatMap((level) => [
+        svg("line", { x1: left + level * side, x2: left + level * side, y1: top, y2: top + side }),
+        svg("line", { x1: left, x2: left + side, y1: top + level * side, y2: top + level * side }),
     ]);
     return svg("g", {},
         svg("rect", { class: "mf-square", x: left, y: top, width: side, height: side, rx: 3 }),
         svg("g", { class: "mf-grid" }, ...lines, svg("line", { x1: left, y1: top + side, x2: left + side, y2: top })),
-        text(left + 0.3 * side, top + 0.25 * side, "RGB first", { class: "mf-corner", "text-anchor": "middle" }),
-        text(left + 0.7 * side, top + 0.8 * side, "depth first", { class: "mf-corner", "text-anchor": "middle" }),
-        text(left + side + 6, top + 9, "noise"),
-        text(left - 6, top + side, "clean", { "text-anchor": "end" }),
-        text(left + side / 2, top + side + 14, "noise in RGB →", { "text-anchor": "middle" }),
-        text(left - 8, middle, "noise in depth →", {
+        text(left + 0.3 * side, top + 0.25 * side, t("RGB first"), { class: "mf-corner", "text-anchor": "middle" }),
+        text(left + 0.7 * side, top + 0.8 * side, t("depth first"), { class: "mf-corner", "text-anchor": "middle" }),
+        text(left + side + 6, top + 9, t("noise")),
+        text(left - 6, top + side, t("clean"), { "text-anchor": "end" }),
+        text(left + side / 2, top + side + 14, t("noise in RGB →"), { "text-anchor": "middle" }),
+        text(left - 8, middle, t("noise in depth →"), {
             "text-anchor": "middle", transform: `rotate(-90 ${left - 8} ${middle})`,
         }));
 }
 
 // A row from the first step to the last: striped grey is noise, the modality's colour is clean.
-function drawStrip(group, name, top, levels, given) {
+function drawStrip(group, modality, name, top, levels, given) {
     const { left, side } = SQUARE;
     const width = side / levels.length;
-    const cells = levels.map((t, index) => svg("rect", {
+    const cells = levels.map((level, index) => svg("rect", {
         x: (left + index * width).toFixed(2), y: top, width: (width + 0.3).toFixed(2), height: STRIPS.height,
-        "fill-opacity": (1 - 0.9 * t).toFixed(3),
+        "fill-opacity": (1 - 0.9 * level).toFixed(3),
     }));
-    const note = given ? (given.masked ? "in a mask" : `given ${given.strength}`) : "";
-    group.setAttribute("class", `mf-strip mf-${name.toLowerCase()}`);
+    const note = given ? (given.masked ? t("in a mask") : t("given {strength}", given)) : "";
+    group.setAttribute("class", `mf-strip mf-${modality}`);
     group.replaceChildren(
         svg("rect", { class: "mf-strip-back", x: left, y: top, width: side, height: STRIPS.height }), ...cells,
         svg("text", { x: left - 6, y: top + 9, "text-anchor": "end" }, name),

@@ -12,9 +12,10 @@ import { orbited } from "../parts/orbit_controls.js";
 import { depthColours, normalColours } from "../parts/point_colours.js";
 import { countOf, keptPoints, pointAt } from "../parts/points.js";
 import { resultLoader } from "../parts/result_loader.js";
+import { t } from "../parts/texts.js";
 
-const COLOURS = { picture: "Picture", depth: "Depth", normal: "Normal" };
-const BACKGROUNDS = { dark: "Dark", grey: "Grey", white: "White" };
+const colourings = () => ({ picture: t("Picture"), depth: t("Depth"), normal: t("Normal") });
+const backgrounds = () => ({ dark: t("Dark"), grey: t("Grey"), white: t("White") });
 // Saved with the workflow. far: in median depths, 0 is off; camera: null is the source's; fov: top to bottom, degrees.
 const DEFAULTS = {
     colours: "picture", pointSize: 1.5, edge: 0.04, far: 0, camera: null, fov: null,
@@ -22,10 +23,10 @@ const DEFAULTS = {
 };
 const FOLDER = "modality_forcing";
 const DEGREES_PER_SECOND = 24; // of the turntable
-const HINT = "Drag to orbit, Shift, right or two-finger drag to pan, wheel or pinch to approach, W A S D Q E to fly, arrows to turn, R for the source view";
 const SQUARE = { from: (position) => (position / 100) ** 2, to: (value) => 100 * Math.sqrt(value) };
 
 export function cloudWidget(node) {
+    const hint = t("Drag to orbit, Shift, right or two-finger drag to pan, wheel or pinch to approach, W A S D Q E to fly, arrows to turn, R for the source view");
     const settings = { ...DEFAULTS, ...setting(node, "viewer") };
     let record = null; // {items, index} of the node's last run
     let view = null; // while the widget runs
@@ -38,51 +39,51 @@ export function cloudWidget(node) {
     const state = stateText();
     const batch = batchSelector(choose);
     const ruler = measure();
-    const place = el("div", { class: "mf-view", title: HINT }, ruler.element, state.element);
+    const place = el("div", { class: "mf-view", title: hint }, ruler.element, state.element);
     const readout = el("div", { class: "mf-readout", role: "status" });
     const loader = resultLoader(fetchImage, state, show, forget);
     const controls = {
-        colours: choice("Colour", "Colour the points by", COLOURS, (value) => change({ colours: value }, true)),
-        pointSize: slider("Size", "Size of the points, in their spacing", { min: 0.5, max: 6, step: 0.1, format: (v) => v.toFixed(1) },
+        colours: choice(t("Colour"), t("Colour the points by"), colourings(), (value) => change({ colours: value }, true)),
+        pointSize: slider(t("Size"), t("Size of the points, in their spacing"), { min: 0.5, max: 6, step: 0.1, format: (v) => v.toFixed(1) },
             (value, finished) => change({ pointSize: value }, finished)),
-        edge: slider("Edges", "Hides points where depth jumps by more than this share of it, as the nodes cut; the left end shows all",
-            { min: 0, max: 100, step: 0.5, scale: SQUARE, format: (v) => (v ? v.toFixed(3) : "off") },
+        edge: slider(t("Edges"), t("Hides points where depth jumps by more than this share of it, as the nodes cut; the left end shows all"),
+            { min: 0, max: 100, step: 0.5, scale: SQUARE, format: (v) => (v ? v.toFixed(3) : t("off")) },
             (value, finished) => change({ edge: Number(value.toFixed(4)) }, finished)),
-        far: slider("Far", "Hides points beyond this depth", { min: 0, max: 100, step: 1, scale: { from: farOf, to: placeOf }, format: farText },
+        far: slider(t("Far"), t("Hides points beyond this depth"), { min: 0, max: 100, step: 1, scale: { from: farOf, to: placeOf }, format: farText },
             (value, finished) => change({ far: value }, finished)),
-        fov: slider("Lens", "Field of view from top to bottom, in degrees", { min: 10, max: 120, step: 1, format: (v) => `${Math.round(v)}°` },
+        fov: slider(t("Lens"), t("Field of view from top to bottom, in degrees"), { min: 10, max: 120, step: 1, format: (v) => `${Math.round(v)}°` },
             (value, finished) => change({ fov: value }, finished)),
-        background: choice("Background", "Behind the scene", BACKGROUNDS, (value) => change({ background: value }, true)),
-        axes: toggle("Axes", "x red, y (down) green, z (ahead) blue, where the camera turns", (on) => change({ axes: on }, true)),
-        grid: toggle("Grid", "A level grid below the source camera", (on) => change({ grid: on }, true)),
-        frustum: toggle("Camera", "The source camera and what it saw", (on) => change({ frustum: on }, true)),
+        background: choice(t("Background"), t("Behind the scene"), backgrounds(), (value) => change({ background: value }, true)),
+        axes: toggle(t("Axes"), t("x red, y (down) green, z (ahead) blue, where the camera turns"), (on) => change({ axes: on }, true)),
+        grid: toggle(t("Grid"), t("A level grid below the source camera"), (on) => change({ grid: on }, true)),
+        frustum: toggle(t("Camera"), t("The source camera and what it saw"), (on) => change({ frustum: on }, true)),
     };
-    const turntable = toggle("Turntable", "Turns around the scene until it is touched", setTurning);
-    const more = toggle("More", "Lens, background, guides, turntable and downloads", setMore);
-    const measureButton = toggle("Measure", "Click one point for its depth, two for the distance between them", setMeasuring);
-    const known = numberField("True length", "What the measured length is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
-    const unpick = button("Forget", "Take the stated length back", () => write("picked", "", "The stated length is forgotten"));
-    const discard = button("Discard", "Give the source view again: no used view, no screenshot", discardView);
+    const turntable = toggle(t("Turntable"), t("Turns around the scene until it is touched"), setTurning);
+    const more = toggle(t("More"), t("Lens, background, guides, turntable and downloads"), setMore);
+    const measureButton = toggle(t("Measure"), t("Click one point for its depth, two for the distance between them"), setMeasuring);
+    const known = numberField(t("True length"), t("What the measured length is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs"), 0, setKnown);
+    const unpick = button(t("Forget"), t("Take the stated length back"), () => write("picked", "", t("The stated length is forgotten")));
+    const discard = button(t("Discard"), t("Give the source view again: no used view, no screenshot"), discardView);
     const moreRow = el("div", { class: "mf-row", hidden: true }, controls.fov.element, controls.background.element, controls.axes.element,
-        controls.grid.element, controls.frustum.element, turntable.element, el("span", { class: "mf-group", role: "group", "aria-label": "Download" },
-            "Download", button("PNG", "What is seen, without background", () => download("png")),
-            button("PLY", "The points that are shown", () => download("ply")), button("GLB", "The points or triangles that are shown", () => download("glb"))));
+        controls.grid.element, controls.frustum.element, turntable.element, el("span", { class: "mf-group", role: "group", "aria-label": t("Download") },
+            t("Download"), button("PNG", t("What is seen, without background"), () => download("png")),
+            button("PLY", t("The points that are shown"), () => download("ply")), button("GLB", t("The points or triangles that are shown"), () => download("glb"))));
     const measureRow = el("div", { class: "mf-row", hidden: true }, known.element, unpick);
     const element = shield(el("div", { class: "mf-widget" },
         el("div", { class: "mf-row" }, controls.colours.element, controls.pointSize.element, controls.edge.element, controls.far.element, more.element),
         moreRow, place, measureRow,
-        el("div", { class: "mf-row" }, button("Use this view", "The outputs give this camera and what it sees, on the next run", useView),
-            discard, button("Source view", "Back to the camera of the picture (key R)", reset), measureButton.element,
-            button("Screenshot", "The image output is this picture as shown, on the next run", screenshot),
-            button("Full screen", "Esc comes back", () => element.requestFullscreen?.()),
+        el("div", { class: "mf-row" }, button(t("Use this view"), t("The outputs give this camera and what it sees, on the next run"), useView),
+            discard, button(t("Source view"), t("Back to the camera of the picture (key R)"), reset), measureButton.element,
+            button(t("Screenshot"), t("The image output is this picture as shown, on the next run"), screenshot),
+            button(t("Full screen"), t("Esc comes back"), () => element.requestFullscreen?.()),
             el("span", { class: "mf-spring" }), batch.element),
         readout));
     showSettings();
 
     function start() {
         view = cloudView({
-            hint: HINT, settings: () => settings, camera, setCamera, reset, clicked, pivoted,
-            lost: () => state.show("failed", "The graphics driver took the picture away.\nIt comes back when it can."),
+            hint, settings: () => settings, camera, setCamera, reset, clicked, pivoted,
+            lost: () => state.show("failed", t("The graphics driver took the picture away.\nIt comes back when it can.")),
             found: state.hide,
             drawn: (clip, viewport) => ruler.draw(clip, viewport),
         });
@@ -119,7 +120,7 @@ export function cloudWidget(node) {
         const model = cloudModel(image);
         if (!model) {
             forget();
-            return state.show("failed", "This scene has no valid point.");
+            return state.show("failed", t("This scene has no valid point."));
         }
         shown = { model, kind: image.kind, kept: keptPoints(model, filter(model)), colours: model.colors };
         if (settings.colours !== "picture") shown.colours = await coloursOf(model);
@@ -193,7 +194,7 @@ export function cloudWidget(node) {
     }
 
     function farText(far) {
-        return far ? number(far * (shown?.model.median ?? 1)) : "off";
+        return far ? number(far * (shown?.model.median ?? 1)) : t("off");
     }
 
     function camera() {
@@ -270,10 +271,10 @@ export function cloudWidget(node) {
     function setKnown(length) {
         const pixels = ruler.points().map(({ pixel }) => pixel);
         if (!pixels.length || pixels.includes(null)) {
-            message = pixels.length ? "Only points of a geometry can be handed on" : "Click a point first";
+            message = pixels.length ? t("Only points of a geometry can be handed on") : t("Click a point first");
             return showReadout();
         }
-        write("picked", JSON.stringify({ pixels, distance: length, index: record.index }), "Handed to the outputs x_px, y_px and distance");
+        write("picked", JSON.stringify({ pixels, distance: length, index: record.index }), t("handed to the outputs x_px, y_px and distance"));
     }
 
     function usedView() {
@@ -284,12 +285,12 @@ export function cloudWidget(node) {
 
     function useView() {
         setInput(node, "screenshot", "");
-        write("view", usedView(), usedView() ? "This view is what the outputs give on the next run" : "The outputs give the source view");
+        write("view", usedView(), usedView() ? t("This view is what the outputs give on the next run") : t("The outputs give the source view"));
     }
 
     function discardView() {
         setInput(node, "screenshot", "");
-        write("view", "", "The outputs give the source view again");
+        write("view", "", t("The outputs give the source view"));
     }
 
     async function screenshot() {
@@ -300,9 +301,9 @@ export function cloudWidget(node) {
             await painted;
             const name = await uploadPicture(await pictureBlob(), `cloud_${scene}_${index}_${Date.now()}.png`, FOLDER);
             setInput(node, "view", usedView());
-            write("screenshot", name, "Screenshot taken: it is the image on the next run");
+            write("screenshot", name, t("Screenshot taken: it is the image on the next run"));
         } catch (error) {
-            message = `The screenshot failed: ${error.message}`;
+            message = t("The screenshot failed: {error}", { error: error.message });
             showReadout();
         }
     }
@@ -338,11 +339,12 @@ export function cloudWidget(node) {
             readout.textContent = message;
             return;
         }
-        const parts = [`${countOf(shown.kept).toLocaleString("en")} of ${total(shown).toLocaleString("en")} points`];
+        const [n, all] = [countOf(shown.kept), total(shown)].map((count) => count.toLocaleString("en"));
+        const parts = [t("{n} of {all} points", { n, all })];
         if (measuring) parts.push(measured(ruler.points()));
-        if (taken && !taken.includes(`cloud_${shown.model.scene}_`)) parts.push("the screenshot is of another scene and is not used");
+        if (taken && !taken.includes(`cloud_${shown.model.scene}_`)) parts.push(t("the screenshot is of another scene and is not used"));
         else if (message) parts.push(message);
-        else if (view && view !== usedView()) parts.push("the outputs give the view used last, not this one");
+        else if (view && view !== usedView()) parts.push(t("the outputs give the view used last, not this one"));
         readout.textContent = parts.join(" · ");
     }
 
@@ -359,10 +361,10 @@ function total({ model, kind }) {
 }
 
 function measured(points) {
-    if (points.length === 0) return "click the first point";
+    if (points.length === 0) return t("click the first point");
     const [first, second] = points.map(({ at }) => at);
-    if (!second) return `depth ${number(first[2])} · click the second point`;
-    return `distance ${number(distance(first, second))} in the depth's unit`;
+    if (!second) return `${t("depth {z}", { z: number(first[2]) })} · ${t("click the second point")}`;
+    return t("distance {d} in the depth's unit", { d: number(distance(first, second)) });
 }
 
 function number(value) {

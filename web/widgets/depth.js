@@ -2,22 +2,26 @@
 
 import { fetchImage, inputValue, noteChange, saveSetting, setInput, setting } from "../host.js";
 import { unproject } from "../maths/camera.js";
-import { COLOUR_MAPS, colour, colourBytes, loadTables, table } from "../maths/colour_maps.js";
-import { CLIP_PERCENT, MAPPINGS, mapper, measuredRange, pictureValue, unmapper } from "../maths/depth_values.js";
+import { colour, colourBytes, loadTables, table } from "../maths/colour_maps.js";
+import { CLIP_PERCENT, mapper, measuredRange, pictureValue, unmapper } from "../maths/depth_values.js";
 import { rankedDepth, sampledDepth } from "../maths/ranks.js";
 import { PALETTE, depthImage, painter } from "../parts/depth_image.js";
 import { batchSelector, button, choice, el, localPosition, numberField, shield, slider, stateText, toggle } from "../parts/elements.js";
 import { gestures } from "../parts/gestures.js";
 import { SAMPLES, rangeControl } from "../parts/range_control.js";
 import { resultLoader } from "../parts/result_loader.js";
+import { t } from "../parts/texts.js";
 
-const RANGES = { [CLIP_PERCENT]: `Clip ${CLIP_PERCENT} %`, 2: "Clip 2 %", 0: "Min – max", hand: "By hand" };
+const colourMaps = () => ({ grey: t("Grey"), magma: "Magma", turbo: "Turbo", spectral: t("Spectral") });
+const mappings = () => ({ disparity: t("Disparity"), linear: t("Linear"), log: t("Log"), code: t("Model's code") });
+const clip = (percent) => t("Clip {percent} %", { percent });
+const ranges = () => ({ [CLIP_PERCENT]: clip(CLIP_PERCENT), 2: clip(2), 0: t("Min – max"), hand: t("By hand") });
 const DEFAULTS = { colours: "grey", mapping: "disparity", nearWhite: true, range: String(CLIP_PERCENT), hand: null, split: 0.5, marks: false };
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const MARKS_CLIP = 1; // percent of the uncertainties that may saturate
-const HINT = "Drag to pan, wheel or pinch to zoom, point for values, click to keep a point";
 
 export function depthWidget(node) {
+    const hint = t("Drag to pan, wheel or pinch to zoom, point for values, click to keep a point");
     const settings = { ...DEFAULTS, ...setting(node, "depth") };
     let record = null; // {items, index} of the node's last run
     let image = null; // while the widget runs
@@ -28,32 +32,34 @@ export function depthWidget(node) {
 
     const state = stateText();
     const batch = batchSelector(choose);
-    const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": `Depth map. ${HINT}; arrow keys move the point, + and − zoom, 0 fits.` });
-    const view = el("div", { class: "mf-view mf-probe", title: HINT }, canvas, state.element);
+    const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": `${t("Depth map")}. ${hint}. ${t("Arrow keys move the point, + and − zoom, 0 fits")}.` });
+    const view = el("div", { class: "mf-view mf-probe", title: hint }, canvas, state.element);
     const readout = el("div", { class: "mf-readout", role: "status" });
     const range = rangeControl((near, far, finished) => change({ range: "hand", hand: [near, far].map(fromShare) }, finished));
     const loader = resultLoader(fetchImage, state, show, forget);
     const otherLoader = resultLoader(fetchImage, { show: () => {}, hide: () => {} }, showOther, () => { other = null; });
-    const typed = (label, end) => numberField(label, `Depth at the ${label.toLowerCase()} end of the colours`, 0, (value) => typeEnd(end, value));
+    const typed = (label, title, end) => numberField(label, title, 0, (value) => typeEnd(end, value));
     const controls = {
-        colours: choice("Colours", "Colour map", COLOUR_MAPS, (value) => change({ colours: value }, true)),
-        mapping: choice("Values", "What is spread over the colours: disparity is 1 / depth and shows what is near, linear and log show what is far", MAPPINGS, (value) => change({ mapping: value, ...unhanded() }, true)),
-        range: choice("Range", "Share of the pixels that may saturate at each end", RANGES, chooseRange),
-        nearWhite: toggle("Near white", "Near is the bright end, as ControlNets take it; else far is", (on) => change({ nearWhite: on }, true)),
-        marks: toggle("Uncertainty", "Mixes pink into the depth where it is uncertain", (on) => change({ marks: on }, true)),
-        split: slider("Compare", "The second depth is seen right of this place", { min: 0, max: 1, step: 0.001, format: (v) => `${Math.round(100 * v)} %` },
+        colours: choice(t("Colours"), t("Colour map"), colourMaps(), (value) => change({ colours: value }, true)),
+        mapping: choice(t("Values"),
+            t("What is spread over the colours: disparity is 1 / depth and shows what is near, linear and log show what is far"),
+            mappings(), (value) => change({ mapping: value, ...unhanded() }, true)),
+        range: choice(t("Range"), t("Share of the pixels that may saturate at each end"), ranges(), chooseRange),
+        nearWhite: toggle(t("Near white"), t("Near is the bright end, as ControlNets take it; else far is"), (on) => change({ nearWhite: on }, true)),
+        marks: toggle(t("Uncertainty"), t("Mixes pink into the depth where it is uncertain"), (on) => change({ marks: on }, true)),
+        split: slider(t("Compare"), t("The second depth is seen right of this place"), { min: 0, max: 1, step: 0.001, format: (v) => `${Math.round(100 * v)} %` },
             (value, finished) => change({ split: value }, finished)),
-        near: typed("Near", 0),
-        far: typed("Far", 1),
+        near: typed(t("Near"), t("Depth at the near end of the colours"), 0),
+        far: typed(t("Far"), t("Depth at the far end of the colours"), 1),
     };
-    const known = numberField("This point is at", "How far it is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs", 0, setKnown);
-    const unpick = button("Forget", "Take the stated distance back", () => write("", "The stated distance is forgotten"));
+    const known = numberField(t("This point is at"), t("How far it is in truth, in metres or any unit: goes to the x_px, y_px and distance outputs"), 0, setKnown);
+    const unpick = button(t("Forget"), t("Take the stated distance back"), () => write("", t("The stated distance is forgotten")));
     const ends = el("div", { class: "mf-ends" }, controls.near.element, range.element, controls.far.element);
     const pickRow = el("div", { class: "mf-row", hidden: true }, known.element, unpick);
     const element = shield(el("div", { class: "mf-widget" },
         el("div", { class: "mf-row" }, controls.colours.element, controls.mapping.element, controls.range.element, controls.nearWhite.element,
             controls.marks.element, controls.split.element, el("span", { class: "mf-spring" }), batch.element,
-            button("Fit", "Show all of it (key 0)", () => image?.fit())),
+            button(t("Fit"), t("Show all of it (key 0)"), () => image?.fit())),
         view, ends, pickRow, readout));
     listen();
     showSettings();
@@ -94,7 +100,7 @@ export function depthWidget(node) {
         const ranked = rankedDepth(geometry.depth);
         if (ranked.count === 0) {
             forget();
-            return state.show("failed", "This depth map has no valid pixel.");
+            return state.show("failed", t("This depth map has no valid pixel."));
         }
         shown = { geometry, ranked };
         if (geometry.uncertainty) {
@@ -242,11 +248,11 @@ export function depthWidget(node) {
         if (!probe?.kept) return;
         const { geometry: { width, depth } } = shown;
         if (!(depth[probe.row * width + probe.column] > 0)) {
-            message = "there is no depth at this point";
+            message = t("there is no depth at this point");
             return showReadout();
         }
         const pick = { pixels: [[probe.column, probe.row]], distance, index: record.index };
-        write(JSON.stringify(pick), "handed to the outputs x_px, y_px and distance");
+        write(JSON.stringify(pick), t("handed to the outputs x_px, y_px and distance"));
     }
 
     function write(picked, text) {
@@ -304,21 +310,22 @@ function describe(geometry, other, { column, row }) {
     const z = depth[row * width + column];
     const place = `x ${column}, y ${row}`;
     const parts = [place];
-    if (z > 0) parts.push(`depth ${number(z)}`, `position (${unproject(column, row, z, k, width, height).map(number).join(", ")})`);
-    else parts.push("no depth here");
-    if (uncertainty) parts.push(`uncertainty ${number(uncertainty[row * width + column])}`);
+    if (z > 0) parts.push(t("depth {z}", { z: number(z) }), t("position {xyz}", { xyz: `(${unproject(column, row, z, k, width, height).map(number).join(", ")})` }));
+    else parts.push(t("no depth here"));
+    if (uncertainty) parts.push(t("uncertainty {u}", { u: number(uncertainty[row * width + column]) }));
     if (other) {
         const at = (position, size, own) => Math.floor(((position + 0.5) / size) * own);
         const second = other.depth[at(row, height, other.height) * other.width + at(column, width, other.width)];
-        parts.push(second > 0 ? `compared with ${number(second)}` : "no depth in the other");
+        parts.push(second > 0 ? t("compared with {z}", { z: number(second) }) : t("no depth in the other"));
     }
     return parts.join(" · ");
 }
 
 function summary({ geometry: { width, height }, ranked }) {
     const share = ranked.count / (width * height);
-    const holes = share < 1 ? ` · ${(100 - 100 * share).toFixed(1)} % without depth` : "";
-    return `${width} × ${height} · depth ${number(ranked.at(0))} to ${number(ranked.at(ranked.count - 1))}${holes}`;
+    const holes = share < 1 ? ` · ${t("{percent} % without depth", { percent: (100 - 100 * share).toFixed(1) })}` : "";
+    const [near, far] = [0, ranked.count - 1].map((rank) => number(ranked.at(rank)));
+    return `${width} × ${height} · ${t("depth {near} to {far}", { near, far })}${holes}`;
 }
 
 // Four significant digits, with a true minus sign.

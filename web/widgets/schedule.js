@@ -4,12 +4,13 @@ import { givenModalities, inputValue, noteChange, setInput } from "../host.js";
 import { LIMIT, log2AlphaThrough, replaces } from "../maths/schedule.js";
 import { button, el, shield } from "../parts/elements.js";
 import { schedulePicture } from "../parts/schedule_picture.js";
+import { t } from "../parts/texts.js";
 
 const CONDITIONS = { ModalityForcingImageCondition: "rgb", ModalityForcingDepthCondition: "depth" };
-const PRESETS = [
-    ["RGB first", 5, "log2_alpha 5: the image resolves first and depth follows; the released default, best depth"],
-    ["Together", 0, "log2_alpha 0: the diagonal, both at the same pace"],
-    ["Depth first", -5, "log2_alpha −5: depth resolves first and the image follows"],
+const presets = () => [
+    [t("RGB first"), 5, t("log2_alpha 5: the image resolves first and depth follows; the released default, best depth")],
+    [t("Together"), 0, t("log2_alpha 0: the diagonal, both at the same pace")],
+    [t("Depth first"), -5, t("log2_alpha −5: depth resolves first and the image follows")],
 ];
 const KEYS = { ArrowUp: 0.1, ArrowRight: -0.1, ArrowLeft: 0.1, ArrowDown: -0.1, PageUp: 1, PageDown: -1 };
 const DEFAULTS = { steps: 50, shift: 1.1, log2_alpha: 5 };
@@ -19,7 +20,8 @@ const LOOK_MS = 200;
 export function scheduleWidget(node) {
     const picture = schedulePicture(drag, noteChange, press);
     const caption = el("div", { class: "mf-caption", role: "status" });
-    const buttons = PRESETS.map(([text, value, title]) => button(text, title, () => choose(value, true)));
+    const choices = presets();
+    const buttons = choices.map(([text, value, title]) => button(text, title, () => choose(value, true)));
     const element = shield(el("div", { class: "mf-widget" },
         el("div", { class: "mf-row mf-presets" }, ...buttons), picture.element, caption));
     let drawn = "";
@@ -60,7 +62,7 @@ export function scheduleWidget(node) {
             locked,
             faded: replaces(given.rgb) || replaces(given.depth) || read.log2_alpha.value === undefined,
         });
-        for (const [index, [, preset]] of PRESETS.entries()) {
+        for (const [index, [, preset]] of choices.entries()) {
             buttons[index].disabled = locked;
             buttons[index].setAttribute("aria-pressed", value("log2_alpha") === preset);
         }
@@ -78,10 +80,10 @@ export function scheduleWidget(node) {
 }
 
 function describe({ steps, log2_alpha: alpha }, given) {
-    if (replaces(given.rgb)) return "The image is given: only depth is sampled, log2_alpha has no effect";
-    if (replaces(given.depth)) return "Depth is given: only the image is sampled";
-    if (alpha.value === undefined) return "log2_alpha comes from a link; its value is known when the graph runs";
-    const pace = alpha.value > 0 ? "the image leads, depth follows" : "depth leads, the image follows";
-    const source = alpha.linked ? " (linked)" : "";
-    return `log2_alpha ${alpha.value}${source} · ${alpha.value === 0 ? "both at the same pace" : pace} · ${steps.value ?? "?"} steps`;
+    if (replaces(given.rgb)) return t("The image is given: only depth is sampled, log2_alpha has no effect");
+    if (replaces(given.depth)) return t("Depth is given: only the image is sampled");
+    if (alpha.value === undefined) return t("log2_alpha comes from a link; its value is known when the graph runs");
+    const pace = alpha.value > 0 ? t("the image leads, depth follows") : t("depth leads, the image follows");
+    const source = alpha.linked ? ` ${t("(linked)")}` : "";
+    return `log2_alpha ${alpha.value}${source} · ${alpha.value === 0 ? t("both at the same pace") : pace} · ${t("{n} steps", { n: steps.value ?? "?" })}`;
 }
