@@ -173,11 +173,14 @@ def check_intrinsics(intrinsics: Tensor) -> None:
             "intrinsics must be finite with positive focal lengths of at least a millionth of the picture; check the "
             "camera or the field of view"
         )
-    # 50 image widths are a field of view of 1.1°; a K in pixels starts above this.
-    if bool((focal > 50.0).any()) or bool((intrinsics[:, :2, 2].abs() > 10.0).any()):
+    # 58 widths or heights, whichever are fewer, are a field of view of 0.99°; a K in pixels starts above this.
+    shorter = focal.amin(dim=0)
+    centre = intrinsics[:, :2, 2].abs()
+    if bool((shorter > 58.0).any()) or bool((centre > 10.0).any()):
         raise ValueError(
-            f"got intrinsics with focal length {float(focal.max()):.4g}, expected K divided by the image size "
-            "(fx/W, fy/H, cx/W, cy/H); a K in pixels goes through intrinsics_from_focal_px"
+            f"got intrinsics with focal length {float(shorter.max()):.4g} and centre {float(centre.max()):.4g}, expected "
+            "K divided by the image size (fx/W, fy/H, cx/W, cy/H) and no field of view below 1 degree; a K in pixels "
+            "goes through intrinsics_from_focal_px"
         )
 
 

@@ -14,6 +14,14 @@ def assert_close(got, expected, tolerance=1e-6):
     )
 
 
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (2000, 200)])
+def test_the_narrowest_field_of_view_that_nodes_offer_is_taken(size):
+    """1 degree, and 10 degrees of a panorama: 0.5 / tan(0.5 degrees) = 57 widths, and more heights."""
+    camera.check_intrinsics(camera.intrinsics_from_fov_x(1.0, *size))
+    with pytest.raises(ValueError, match="below 1 degree"):
+        camera.check_intrinsics(camera.intrinsics_from_focal_px(100.0 * max(size), *size))
+
+
 def test_fov_of_90_degrees_has_a_focal_length_of_half_the_width():
     k = camera.intrinsics_from_fov_x(90.0, 400, 200)
     assert_close(k, [[[0.5, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]]])
