@@ -83,9 +83,11 @@ def save(
         _together(accelerator, make_room)
         files = {name: each for found in _together(accelerator, write) for name, each in found.items()}
         _together(accelerator, finish)
-    except SaveFailed as error:
+    except (SaveFailed, KeyboardInterrupt) as error:
         if main:
             shutil.rmtree(part, ignore_errors=True)
+        if isinstance(error, KeyboardInterrupt):
+            raise
         last = next(reversed(list_checkpoints(folder)), None)
         raise SaveFailed(
             f"could not save {final}: {error}. Is the disk full? "
@@ -200,14 +202,21 @@ def _together(accelerator: Any, work: Callable[[], Any]) -> list[Any]:
     try:
         outcome = (work(), "")
     except CheckpointException as error:
-        outcome = (None, "; ".join(str(failure[0]) for failure in error.failures.values()))
+        failures = [failure for failure, _ in error.failures.values()]
+        if any(isinstance(failure, KeyboardInterrupt) for failure in failures):  # torch wraps this one as well
+            raise KeyboardInterrupt from error
+        outcome = (None, "; ".join(map(_said, failures)))
     except (OSError, RuntimeError) as error:  # torch's writer knows the second only
-        outcome = (None, str(error))
+        outcome = (None, _said(error))
     outcomes = gather_object([outcome])
     wrong = [message for _, message in outcomes if message]
     if wrong:
         raise SaveFailed(wrong[0])
     return [value for value, _ in outcomes]
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _state(module: nn.Module, optimisers: list[torch.optim.Optimizer], averages: AveragedWeights) -> dict[str, Any]:

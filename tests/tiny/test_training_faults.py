@@ -125,6 +125,23 @@ def test_a_full_disk_costs_no_checkpoint_and_the_run_goes_on(path, train, tmp_pa
     assert (tmp_path / "run" / FINAL).is_file()
 
 
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError])
+def test_what_breaks_a_save_without_a_word_is_not_taken_for_a_checkpoint(path, tmp_path, monkeypatch, capsys, stop):
+    """Ctrl-C a second time, while a checkpoint is written, ends the run; torch wraps it as a failure of the save."""
+
+    def broken(*_args, **_kwargs):
+        raise stop
+
+    monkeypatch.setattr("torch.distributed.checkpoint.filesystem.FileSystemWriter.write_data", broken)
+    if stop is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            main(["train", str(path), "--set", "training.steps=1"])
+    else:
+        assert main(["train", str(path), "--set", "training.steps=1"]) == 2
+        assert "step-00000001: MemoryError" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*step-*"))
+
+
 def test_damaged_lines_of_the_curve_are_left_out_and_counted(train, tmp_path, caplog):
     config = train("training.steps=3")
     curve = tmp_path / "run" / "curve.jsonl"
