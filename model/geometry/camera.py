@@ -179,8 +179,8 @@ def check_intrinsics(intrinsics: Tensor) -> None:
     if bool((shorter > 58.0).any()) or bool((centre > 10.0).any()):
         raise ValueError(
             f"got intrinsics with focal length {float(shorter.max()):.4g} and centre {float(centre.max()):.4g}, "
-            "expected K divided by the image size (fx/W, fy/H, cx/W, cy/H) and no field of view below 1 degree; a K in pixels "
-            "goes through intrinsics_from_focal_px"
+            "expected K divided by the image size (fx/W, fy/H, cx/W, cy/H) and no field of view below 1 degree; a K in "
+            "pixels goes through intrinsics_from_focal_px"
         )
 
 
