@@ -283,7 +283,9 @@ def test_points_and_meshes_are_shown(frontend, object_info, scene):
     kept = len(point_clouds(scene.geometry, far=20.0)[0])
     (vertices,) = (len(own.vertices) for own in grid_meshes(scene.geometry, far=20.0))
     texts = [widget.inner_text() for widget in frontend.page.locator(".mf-readout").all()]
-    assert sorted(texts) == sorted(f"{count:,} of {count:,} points" for count in (kept, vertices))
+    assert sorted(texts) == sorted(
+        f"{count:,} of {count:,} points".replace(",", "\u202f") for count in (kept, vertices)
+    )
     first = frontend.page.locator(".mf-widget").first
     first.get_by_role("button", name="More").evaluate("b => b.click()")
     for kind in ("PLY", "GLB"):

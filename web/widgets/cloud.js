@@ -339,7 +339,7 @@ export function cloudWidget(node) {
             readout.textContent = message;
             return;
         }
-        const [n, all] = [countOf(shown.kept), total(shown)].map((count) => count.toLocaleString("en"));
+        const [n, all] = [countOf(shown.kept), total(shown)].map(grouped);
         const parts = [t("{n} of {all} points", { n, all })];
         if (measuring) parts.push(measured(ruler.points()));
         if (taken && !taken.includes(`cloud_${shown.model.scene}_`)) parts.push(t("the screenshot is of another scene and is not used"));
@@ -365,6 +365,11 @@ function measured(points) {
     const [first, second] = points.map(({ at }) => at);
     if (!second) return `${t("depth {z}", { z: number(first[2]) })} · ${t("click the second point")}`;
     return t("distance {d} in the depth's unit", { d: number(distance(first, second)) });
+}
+
+// By a thin space, which no language takes for a decimal mark.
+function grouped(count) {
+    return count.toLocaleString("en").replaceAll(",", "\u202f");
 }
 
 function number(value) {
