@@ -202,15 +202,16 @@ def large_pictures() -> Workflow:
 def video_depth() -> Workflow:
     depth = {"file": METRIC_DEPTH, "image": Link("picture", "IMAGE"), "fov_x_deg": FOV_X_DEG}
     frames = {"geometry": Link("depth", "geometry"), "right": 0.6, "frames": 8, "width": SIDE, "height": SIDE * 3 // 4}
+    drawn = {"geometry": MADE, "range_from": "per batch"}
     items = [
         replace(note("video_depth", "width 512 and height 384, steps 20"), height=412),
         *model_nodes(),
         picture_node(PICTURE, "A Picture"),
-        Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=490),
+        Node("depth", "ModalityForcingLoadDepth", depth, 3, "Its Depth in Metres", height=530),
         Node("frames", "ModalityForcingRenderView", {**frames, "edge_threshold": EDGE, "cracks": CRACKS}, 1, "Frames"),
         Node("made", VIDEO, {**MODEL, "image": Link("frames", "image")}, 2),
         viewer(MADE),
-        Node("drawn", "ModalityForcingDepthPicture", {"geometry": MADE, "range_from": "per batch"}, 3),
+        Node("drawn", "ModalityForcingDepthPicture", drawn, 3, height=420),
         saved_images("video_depth", Link("drawn", "picture"), "Save Frames", column=0, height=180),
     ]
     return Workflow("12 Video Depth", items)
@@ -224,8 +225,8 @@ def sparse_depth() -> Workflow:
         GIVEN_SIZE,
         picture_node(PICTURE, "Your Picture"),
         Node("depth_file", "ModalityForcingLoadDepth", {"file": SPARSE_DEPTH}, 1, "Measured Points", height=470),
-        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 3),
-        Node("fitted", "ModalityForcingFitToPoints", fitted, 2),
+        Node("made", IMAGE_TO_DEPTH, {**MODEL, "image": Link("picture", "IMAGE")}, 2),
+        Node("fitted", "ModalityForcingFitToPoints", fitted, 3),
         viewer(Link("fitted", "geometry")),
         shown_depth(Link("fitted", "geometry")),
     )
@@ -251,7 +252,7 @@ def walk() -> Workflow:
     moves = []
     for number, (right, yaw_deg) in enumerate(MOVES, 1):
         inputs = {**MODEL, "geometry": MADE, "scene": scene}
-        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=376))
+        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=390))
         scene = Link(f"move_{number}", "scene")
     return with_model(
         "15 Walk in a Scene",
