@@ -68,6 +68,8 @@ export function attach(node, name, widget) {
     living.element.style.minHeight = `${widget.minHeight}px`;
     living.element.classList.add("mf-host", "widget-expands"); // the older Vue renderer gives such a row the free height
     const added = node.addDOMWidget(name, name, living.element, widgetOptions(widget.minHeight));
+    // As wide as its node: the side panel of newer frontends would leave its own width on it.
+    Object.defineProperty(added, "width", { get: () => undefined, set: () => {} });
     added.serialize = false; // nor of the workflow: the positions of the saved values stay as they are
     const [width, height] = node.computeSize();
     node.setSize([Math.max(node.size[0], width, widget.minWidth), Math.max(node.size[1], height)]);

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from modality_forcing.tasks.workflows.builder import Link, Node
-from widgets import await_ready, await_true, close_up, drag, node_value, open_graph, run
+from widgets import await_ready, await_true, close_up, drag, node_value, open_graph, run, show
 
 CLOUD, DEPTH, SCHEDULE = (f"ModalityForcing{name}" for name in ("PreviewPointCloud", "PreviewDepth", "Schedule"))
 CAMERA = "node.properties.modality_forcing?.viewer?.camera ?? null"
@@ -310,3 +310,13 @@ def test_4k_depth_follows_the_hand(frontend, object_info, server):
         }"""
     )
     assert took < 400, f"{took:.0f} ms"
+
+
+def test_a_widget_keeps_its_nodes_width_beside_the_side_panel(frontend, object_info, scene):
+    """Newer frontends list a selected node's widgets in a panel, which sets their width, for good, to its own."""
+    widget = show(frontend, object_info, [*scene.nodes(), Node("shown", CLOUD, {"geometry": Link("geometry")})], CLOUD)
+    wide = widget.bounding_box()["width"]
+    node_value(frontend, CLOUD, "node.widgets.find(widget => widget.name === 'cloud_preview').width = 200")
+    frontend.page.evaluate("app.canvas.setDirty(true, true)")
+    frontend.await_frames()
+    assert widget.bounding_box()["width"] == pytest.approx(wide, abs=2)
