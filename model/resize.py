@@ -35,6 +35,14 @@ def checked_images(images: object) -> Tensor:
     return _finite(images, "picture")
 
 
+def checked_colours(images: object) -> Tensor:
+    """The first three channels of `checked_images`, or ValueError: there may be more (alpha), but not fewer."""
+    images = checked_images(images)
+    if images.shape[-1] < 3:
+        raise ValueError(f"got a picture {_describe(images)}, expected 3 channels, or 4 with alpha, in the last place")
+    return images[..., :3]
+
+
 def checked_masks(masks: object) -> Tensor:
     """Masks as (B,H,W), or ValueError: a tensor of finite numbers (B,H,W) or (H,W) with at least one pixel."""
     if not isinstance(masks, Tensor) or masks.is_complex() or masks.ndim not in (2, 3, 4) or masks.numel() == 0:
@@ -97,6 +105,16 @@ def check_same_view(size: tuple[int, int], other: tuple[int, int], what: str, of
             f"got {what} of {size[0]} x {size[1]} pixels for {of} of {other[0]} x {other[1]}: other proportions, so "
             "not the same view. Connect what belongs together, or crop or resize both alike"
         )
+
+
+def pictures_of_view(images: object, count: int, width: int, height: int) -> Tensor:
+    """The pictures (1 or count,H',W',3) of `count` depth maps of `width` x `height` pixels: one for all of them or one
+    for each, of any size. ValueError for another number, and where they cannot show the same view."""
+    images = checked_colours(images)
+    if len(images) not in (1, count):
+        raise ValueError(f"got {len(images)} images for {count} depth maps; expected 1 or one for each")
+    check_same_view((images.shape[2], images.shape[1]), (width, height), "an image", "depth")
+    return images
 
 
 def resize_depth(

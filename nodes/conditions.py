@@ -10,6 +10,7 @@ from torch import Tensor
 from ..model.depth.codec import patchify
 from ..model.depth.softness import softened
 from ..model.diffusion.given import Given
+from ..model.resize import checked_masks
 from .latents import PATCH, check_known, modality_latent
 from .native.latent_format import empty_joint
 from .native.model import given_key
@@ -143,7 +144,7 @@ class DepthCondition(io.ComfyNode):
 
 def _pixels(mask: Tensor, samples: Tensor) -> Tensor:
     """The mask as (B,H,W) float of the given map's size in pixels."""
-    mask = mask.reshape(-1, *mask.shape[-2:]).float()
+    mask = checked_masks(mask).float()
     h, w = (size * PATCH for size in samples.shape[-2:])
     if mask.shape[-2:] != (h, w):
         raise ValueError(

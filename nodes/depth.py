@@ -9,7 +9,7 @@ from ..model.depth import codec
 from ..model.depth.pictures import depth_from_picture, depth_picture
 from ..model.geometry.camera import intrinsics_from_fov_x
 from ..model.geometry.packets import make_geometry, read_geometry
-from ..model.resize import check_same_view, checked_images, checked_masks, fitted_size, resize_depth
+from ..model.resize import checked_masks, fitted_size, pictures_of_view, resize_depth
 from .latents import check_known, modality_latent
 from .native.latent_format import SIZE_KEY
 from .notes import show_on_node
@@ -81,8 +81,9 @@ class DecodeDepth(io.ComfyNode):
     ) -> io.NodeOutput:
         depth, valid = codec.decode(modality_latent(latent, "depth"))
         if image is not None:
-            image = _matching(image, depth)
+            image = pictures_of_view(image, len(depth), depth.shape[2], depth.shape[1])
             depth, valid = resize_depth(depth, valid, image.shape[2], image.shape[1], image)
+            image = image.expand(len(depth), -1, -1, -1)
         height, width = depth.shape[1:]
         far = codec.far_pixels(depth, valid, far_rule, far_limit)
         if far_rule == codec.FAR_RULES[0]:
@@ -167,15 +168,6 @@ def _encode(depth: Tensor, valid: Tensor) -> io.NodeOutput:
     samples = codec.encode(depth, valid)
     check_known(samples, "the depth to encode")
     return io.NodeOutput({"samples": samples, SIZE_KEY: tuple(samples.shape[-2:])}, valid.float())
-
-
-def _matching(image: Tensor, depth: Tensor) -> Tensor:
-    """The image for these depth maps: one each or one for all, and of their proportions."""
-    image = checked_images(image)[..., :3]
-    if image.shape[0] not in (1, depth.shape[0]):
-        raise ValueError(f"got {image.shape[0]} images for {depth.shape[0]} depth maps; expected 1 or one for each")
-    check_same_view((image.shape[2], image.shape[1]), (depth.shape[2], depth.shape[1]), "an image", "depth")
-    return image.expand(depth.shape[0], -1, -1, -1)
 
 
 NODES = [DecodeDepth, EncodeDepthPicture, EncodeGeometry]

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ..model.depth.ensemble import ensemble, uncertainty_picture
 from ..model.depth.ensemble import members as choose_members
+from ..model.resize import checked_colours
 from .image_to_depth import GEOMETRY_OUTPUT, at_once_input, fov_input, geometry_of, run_inputs
 from .native.image_to_depth import ImageToDepth
 from .sockets import CATEGORY
@@ -49,10 +50,11 @@ class EnsembleDepth(io.ComfyNode):
     def execute(
         cls, image: Tensor, vae, noise, guider, sampler, sigmas, members: int, shift, mirror, at_once, fov_x_deg
     ) -> io.NodeOutput:
+        image = checked_colours(image)
         chosen = choose_members(members, mirror, shift)
         estimates = len(image) * len(chosen)
         estimate = ImageToDepth(noise, guider, sampler, sigmas, vae, at_once=at_once, estimates=estimates)
-        merged = ensemble(estimate, image[..., :3], chosen)
+        merged = ensemble(estimate, image, chosen)
         uncertainty = merged.uncertainty.nan_to_num(1.0).cpu()
         geometry = geometry_of(merged.depth, image, fov_x_deg)
         return io.NodeOutput(geometry, uncertainty.clamp(0, 1), uncertainty_picture(uncertainty))

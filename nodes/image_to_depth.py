@@ -37,7 +37,7 @@ def fov_input() -> io.Input:
 
 
 def geometry_of(depth: Tensor, image: Tensor, fov_x_deg: float) -> dict[str, Any]:
-    """MOGE_GEOMETRY of depth (B,H,W), NaN where unknown, and the pictures (B,H,W,C) that it was made from."""
+    """MOGE_GEOMETRY of depth (B,H,W), NaN where unknown, and the pictures (B,H,W,3) that it was made from."""
     height, width = depth.shape[1:]
     depth = depth.cpu()
-    return make_geometry(depth, depth.isfinite(), intrinsics_from_fov_x(fov_x_deg, width, height), image[..., :3])
+    return make_geometry(depth, depth.isfinite(), intrinsics_from_fov_x(fov_x_deg, width, height), image)

@@ -18,11 +18,19 @@ SOURCES = {
 }
 
 
-def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
-    """The (B,C,h,w) samples of one modality, from its own latent or a joint one."""
+def samples_of(latent: object) -> Tensor:
+    """What a LATENT holds, or ValueError."""
     samples = latent.get("samples") if isinstance(latent, dict) else None
     if not isinstance(samples, Tensor) or samples.is_complex() or samples.numel() == 0:
-        raise ValueError(f"got {type(latent).__name__} without samples as {modality}. Connect {SOURCES[modality]}.")
+        raise ValueError(
+            f"got a latent of type {type(latent).__name__} without numbers under 'samples'; connect a LATENT"
+        )
+    return samples
+
+
+def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
+    """The (B,C,h,w) samples of one modality, from its own latent or a joint one."""
+    samples = samples_of(latent)
     part = PARTS[modality]
     if samples.ndim == 4 and samples.shape[1] == JOINT_CHANNELS:
         samples = samples[:, part]
@@ -76,9 +84,11 @@ class EmptyLatent(io.ComfyNode):
     @classmethod
     def execute(cls, width: int, height: int, batch_size: int) -> io.NodeOutput:
         for name, size in (("width", width), ("height", height)):
-            if size % PATCH:
-                low = size - size % PATCH
+            if size % PATCH or size < PATCH:
+                low = max(PATCH, size - size % PATCH)
                 raise ValueError(f"got {name} {size}; expected a multiple of {PATCH}, such as {low} or {low + PATCH}")
+        if batch_size < 1:
+            raise ValueError(f"got batch_size {batch_size}; expected 1 or more")
         return io.NodeOutput(empty_joint(batch_size, height // PATCH, width // PATCH))
 
 
@@ -132,13 +142,13 @@ class SplitLatents(io.ComfyNode):
 
     @classmethod
     def execute(cls, latent: dict[str, Any]) -> io.NodeOutput:
-        shape = tuple(latent["samples"].shape)
-        if len(shape) != 4 or shape[1] != JOINT_CHANNELS:
+        samples = samples_of(latent)
+        if samples.ndim != 4 or samples.shape[1] != JOINT_CHANNELS:
             raise ValueError(
-                f"got a latent of shape {shape}; expected {JOINT_CHANNELS} channels, RGB and depth together, as a "
-                "sampler returns them for a Modality Forcing model"
+                f"got a latent of shape {tuple(samples.shape)}; expected {JOINT_CHANNELS} channels, RGB and depth "
+                "together, as a sampler returns them for a Modality Forcing model"
             )
-        return io.NodeOutput(*({**latent, "samples": latent["samples"][:, part]} for part in PARTS.values()))
+        return io.NodeOutput(*({**latent, "samples": samples[:, part]} for part in PARTS.values()))
 
 
 def _common_shape(parts: dict[str, Tensor]) -> tuple[int, int, int]:

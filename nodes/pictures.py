@@ -21,7 +21,7 @@ from ..model.geometry.edges import DEFAULT_EDGE
 from ..model.geometry.normals import PICTURES, normal_picture
 from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import surface_normals
-from ..model.resize import check_same_view, checked_images, resize_images
+from ..model.resize import pictures_of_view, resize_images
 from .depth import depth_of_picture
 from .sockets import FOV_TOOLTIP, GEOMETRY, GEOMETRY_CATEGORY, depth_picture_inputs, near_far_inputs
 
@@ -182,12 +182,9 @@ def colours_for(image: Tensor | None, depth: Tensor) -> Tensor | None:
     """
     if image is None:
         return None
-    image = checked_images(image)
-    if image.shape[0] not in (1, depth.shape[0]):
-        raise ValueError(f"got {image.shape[0]} images for {depth.shape[0]} depth maps; expected 1 or one for each")
     height, width = depth.shape[1:]
-    check_same_view((image.shape[2], image.shape[1]), (width, height), "an image", "depth")
-    return resize_images(image[..., :3], width, height).expand(depth.shape[0], -1, -1, -1)
+    pictures = resize_images(pictures_of_view(image, len(depth), width, height), width, height)
+    return pictures.expand(len(depth), -1, -1, -1)
 
 
 def depth_of(geometry: dict[str, Any]) -> tuple[Tensor, Tensor]:

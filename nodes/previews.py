@@ -20,6 +20,7 @@ from ..model.geometry.packets import make_geometry, read_geometry
 from ..model.geometry.pointcloud import PointCloud
 from ..model.geometry.render import render_views
 from ..model.image_files import open_image
+from ..model.resize import checked_masks
 from .mesh import meshes_from_core
 from .notes import show_on_node
 from .preview_results import RESULTS, UI_KEY
@@ -145,6 +146,8 @@ class PreviewPointCloud(io.ComfyNode):
 def _announce_geometry(geometry: dict[str, Any], role: str, uncertainty: Tensor | None = None) -> dict[str, Any]:
     """What the browser is told of a result; `role` says which it is where a node has several."""
     count = len(read_geometry(geometry).depth)
+    if uncertainty is not None and len(checked_masks(uncertainty)) not in (1, count):
+        raise ValueError(f"got {len(uncertainty)} masks of uncertainty for {count} depth maps; expected 1 or as many")
     name = RESULTS.add(count, _geometry_image, geometry, uncertainty)
     return {"role": role, "result": name, "count": count}
 
@@ -156,6 +159,10 @@ def _announce_scene(geometry: dict[str, Any], clouds: list[PointCloud] | None, m
     cameras = [camera_of(geometry, index) for index in range(len(read_geometry(geometry).depth))]
     make, shapes = (_cloud_image, clouds) if mesh is None else (_mesh_image, mesh)
     count = len(clouds) if mesh is None else len(mesh.vertices)
+    if count != 1 and len(cameras) not in (1, count):
+        raise ValueError(
+            f"got {count} point clouds or meshes for a geometry of {len(cameras)} images; expected 1 or as many"
+        )
     return {"role": "scene", "result": RESULTS.add(count, partial(make, cameras), shapes), "count": count}
 
 
@@ -221,7 +228,7 @@ def _screenshot_or(
 def read_screenshot(name: str) -> tuple[Tensor, Tensor]:
     """A picture of the input folder as IMAGE (1,H,W,3) and the mask (1,H,W) of what is transparent in it."""
     folder = Path(folder_paths.get_input_directory()).resolve()
-    path = (folder / name).resolve()
+    path = (folder / name.replace("\0", "")).resolve()  # no system has a file with such a name
     if not path.is_relative_to(folder):
         raise ValueError(f"got the screenshot {name!r}, which is outside ComfyUI's input folder; take it again")
     if not path.is_file():

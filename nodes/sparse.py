@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..model.depth.completion import FINEST, Completed, complete, map_of_points
 from ..model.depth.sparse_points import points_of_map
-from ..model.geometry.packets import make_geometry, read_geometry
+from ..model.geometry.packets import Geometry, make_geometry, read_geometry
 from .native.point_guidance import guide_to_points
 from .notes import show_on_node
 from .sockets import CATEGORY, GEOMETRY, GEOMETRY_CATEGORY
@@ -57,7 +57,7 @@ class FitToPoints(io.ComfyNode):
     ) -> io.NodeOutput:
         packet = read_geometry(geometry)
         depth = torch.where(packet.valid, packet.depth, torch.nan).cpu()
-        points = _point_maps(sparse, *depth.shape)
+        points = _point_maps(read_geometry(sparse), *depth.shape)
         done = [complete(one, its, finest) for one, its in zip(depth, points, strict=True)]
         fitted = torch.stack([one.depth for one in done])
         if keep_points:
@@ -116,15 +116,15 @@ class PointGuidance(io.ComfyNode):
     ) -> io.NodeOutput:
         if strength == 0:
             return io.NodeOutput(model)
-        count, *size = sparse["depth"].shape
-        points = _point_maps(sparse, count, height or size[0], width or size[1])
+        measured = read_geometry(sparse)
+        count, *size = measured.depth.shape
+        points = _point_maps(measured, count, height or size[0], width or size[1])
         span = {"start": start_percent, "end": end_percent}
         return io.NodeOutput(guide_to_points(model, points, strength=strength, finest=finest, **span))
 
 
-def _point_maps(sparse: dict[str, Any], count: int, height: int, width: int) -> Tensor:
+def _point_maps(packet: Geometry, count: int, height: int, width: int) -> Tensor:
     """(count,H,W) measured depth at the pixels that points fall on, NaN elsewhere."""
-    packet = read_geometry(sparse)
     if len(packet.depth) not in (1, count):
         raise ValueError(f"got {len(packet.depth)} measured maps for {count} depth maps; expected 1 or one for each")
     if not packet.valid.any():

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..model.depth.tiles import check_tiles, count_tiles, tiled
+from ..model.resize import checked_colours
 from .image_to_depth import GEOMETRY_OUTPUT, at_once_input, fov_input, geometry_of, run_inputs
 from .latents import PATCH, modality_latent
 from .native.image_to_depth import ImageToDepth
@@ -66,9 +67,10 @@ class TiledDepth(io.ComfyNode):
     def execute(
         cls, image: Tensor, vae, noise, guider, sampler, sigmas, tile, overlap, denoise, at_once, fov_x_deg
     ) -> io.NodeOutput:
+        image = checked_colours(image)
         estimates = len(image) * count_tiles(*image.shape[1:3], tile, overlap)
         estimate = ImageToDepth(noise, guider, sampler, sigmas, vae, at_once=at_once, estimates=estimates)
-        depth, valid = tiled(estimate, image[..., :3].cpu(), tile, overlap, denoise)
+        depth, valid = tiled(estimate, image.cpu(), tile, overlap, denoise)
         return io.NodeOutput(geometry_of(torch.where(valid, depth, torch.nan), image, fov_x_deg))
 
 

@@ -7,9 +7,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..model.depth.enlarging import resize_codes
-from .latents import modality_latent
+from ..model.resize import pictures_of_view
+from .latents import PATCH, modality_latent
 from .native.latent_format import JOINT_CHANNELS, PARTS, SIZE_KEY, UPSCALE_METHODS, resize_latent
 from .sockets import CATEGORY
+
+MOST = 8.0  # times the size
 
 
 class UpscaleLatent(io.ComfyNode):
@@ -33,7 +36,7 @@ class UpscaleLatent(io.ComfyNode):
                     "scale_by",
                     default=1.5,
                     min=0.01,
-                    max=8.0,
+                    max=MOST,
                     step=0.01,
                     tooltip="Times the size; the result is rounded to whole cells of 16 pixels.",
                 ),
@@ -51,12 +54,17 @@ class UpscaleLatent(io.ComfyNode):
     def execute(
         cls, latent: dict[str, Any], upscale_method: str, scale_by: float, image: Tensor | None = None
     ) -> io.NodeOutput:
-        samples = latent["samples"]
         depth = modality_latent(latent, "depth")
-        h, w = (max(1, round(size * scale_by)) for size in depth.shape[-2:])
+        samples = latent["samples"]
+        if not 0 < scale_by <= MOST:
+            raise ValueError(f"got scale_by {scale_by}, expected more than 0 and at most {MOST:g}")
+        count, (height, width) = len(depth), depth.shape[-2:]
+        h, w = (max(1, round(size * scale_by)) for size in (height, width))
+        if image is not None:
+            image = pictures_of_view(image, count, width * PATCH, height * PATCH)
         resized = resize_codes(depth, h, w, image)
         if samples.shape[1] == JOINT_CHANNELS:
-            rgb = resize_latent(samples[:, PARTS["rgb"]], w, h, upscale_method)
+            rgb = resize_latent(samples[:, PARTS["rgb"]].float(), w, h, upscale_method)
             resized = torch.cat([rgb, resized.to(rgb)], dim=1)
         return io.NodeOutput({**latent, "samples": resized, SIZE_KEY: (h, w)})
 

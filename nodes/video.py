@@ -4,8 +4,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..model.depth.clip import clip_depth
+from ..model.resize import checked_colours
 from .image_to_depth import GEOMETRY_OUTPUT, at_once_input, fov_input, geometry_of, run_inputs
 from .native.image_to_depth import ImageToDepth
+from .native.notices import notice
 from .sockets import CATEGORY
 
 
@@ -44,8 +46,9 @@ class VideoDepth(io.ComfyNode):
     def execute(
         cls, image: Tensor, vae, noise, guider, sampler, sigmas, same_scale, denoise, at_once, fov_x_deg
     ) -> io.NodeOutput:
+        image = checked_colours(image)
         estimate = ImageToDepth(noise, guider, sampler, sigmas, vae, at_once=at_once, estimates=len(image))
-        depth = clip_depth(estimate, image[..., :3], denoise, same_scale)
+        depth = clip_depth(estimate, image, denoise, same_scale, notice)
         return io.NodeOutput(geometry_of(depth, image, fov_x_deg))
 
 

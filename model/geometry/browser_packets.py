@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..resize import checked_masks
 from .mesh import Mesh
 from .packets import read_geometry
 from .pointcloud import PointCloud, to_bytes
@@ -33,7 +34,8 @@ def geometry_packet(packet: dict[str, Any], index: int, uncertainty: Tensor | No
     depth = torch.where(geometry.valid, geometry.depth, torch.nan)[0].float().cpu().numpy()
     planes = [np.ascontiguousarray(depth, "<f4")]
     if uncertainty is not None:
-        own = uncertainty[index % len(uncertainty)]
+        masks = checked_masks(uncertainty)
+        own = masks[index % len(masks)]
         if own.shape != geometry.depth.shape[1:]:
             raise ValueError(
                 f"got uncertainty of {tuple(own.shape)} for depth of {depth.shape}, expected the same size"

@@ -131,6 +131,28 @@ def test_joint_latents_are_upscaled_as_pixels(small):
     assert relative_error(pixels, want) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((1, 64, 96, 3), "96 x 64 pixels for depth of 64 x 64"), ((2, 64, 64, 3), "got 2 images for 1 depth maps")],
+)
+def test_a_latent_is_not_enlarged_by_the_picture_of_another_view(small, shape, message):
+    """Its colours would move the edges of depth, and nothing would say so."""
+    graph = Graph()
+    latent = small.tensor(graph, "Latent", torch.rand(1, 384, 4, 4))
+    image = small.tensor(graph, "Image", torch.rand(shape))
+    larger = graph.add("ModalityForcingUpscaleLatent", latent=latent, scale_by=2.0, upscale_method="area", image=image)
+    with pytest.raises(GraphError, match=message):
+        small.run(graph, "Latent", latent=larger)
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_a_picture_with_nan_is_no_depth_of_nothing_but_holes(small, pictures, name):
+    spoiled = pictures.clone()
+    spoiled[1, 5, 5] = torch.nan
+    with pytest.raises(GraphError, match="holds NaN or infinity"):
+        Run(small, spoiled).control(name, **CONTROLS[name])
+
+
 def geometry_of(small: Small, graph: Graph, depth: torch.Tensor, mask: torch.Tensor | None = None) -> Node:
     """Depth (1,H,W) as geometry, by a metric depth picture."""
     picture = small.tensor(graph, "Image", depth[..., None].expand(*depth.shape, 3) / 10)

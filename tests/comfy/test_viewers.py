@@ -75,3 +75,12 @@ def test_what_is_not_a_view_is_a_clear_error(server, geometry):
     graph.add(CLOUD, geometry=loaded[0], screenshot="", view="{}")
     with pytest.raises(GraphError, match="ValueError: got a view whose pivot is None"):
         server.run(graph.prompt)
+
+
+def test_what_is_shown_together_is_one_for_all_or_one_for_each(server, geometry):
+    """Else the second cloud was shown from the first picture's camera, and a mask over the wrong map."""
+    graph, loaded = geometry
+    picture = graph.add("RepeatImageBatch", image=graph.add("MaskToImage", mask=loaded[1]), amount=2)
+    graph.add(DEPTH, geometry=loaded[0], uncertainty=graph.add("ImageToMask", image=picture, channel="red"))
+    with pytest.raises(GraphError, match="got 2 masks of uncertainty for 1 depth maps"):
+        server.run(graph.prompt)

@@ -9,7 +9,8 @@ class Silent(Exception):
     """A wrong result without a word."""
 
 
-NUMBERS = (0.0, -1.0, float("nan"), float("inf"), -float("inf"), 1e-45, 1e-30, 1e30, 3e38, 1e308, 0.5, 1.0, 55.0, 2**31)
+_INF, _NAN = float("inf"), float("nan")
+NUMBERS = (0.0, -1.0, _NAN, _INF, -_INF, 1e-45, 1e-30, 1e30, 3e38, 1e308, 0.1, 0.5, 1.0, 55.0, 179.0, 2**31)
 OBJECTS = (None, "depth", 3, 0.5, [], {}, (), b"", [[1.0]], object(), True)
 DTYPES = (torch.float64, torch.float16, torch.bfloat16, torch.int32, torch.uint8, torch.bool, torch.complex64)
 
@@ -21,7 +22,7 @@ def number(rng: random.Random, good: float) -> float:
 
 def tensor(rng: random.Random, good: torch.Tensor) -> object:
     """A tensor like the good one with something wrong about its values, type or shape; or no tensor at all."""
-    kind = rng.randrange(9)
+    kind = rng.randrange(10)
     if kind == 0:
         return rng.choice(OBJECTS)
     if kind == 1:
@@ -36,6 +37,8 @@ def tensor(rng: random.Random, good: torch.Tensor) -> object:
         return good.repeat(rng.choice((2, 3)), *[1] * (good.ndim - 1))
     if kind == 6:
         return good.transpose(0, -1)
+    if kind == 7 and good.ndim > 1:
+        return good[:, : good.shape[1] - 1]
     changed = good.clone().float()
     where = torch.rand(good.shape, generator=torch.manual_seed(rng.randrange(2**31))) < rng.choice((0.01, 0.3, 1.1))
     return torch.where(where, value(rng), changed)

@@ -26,9 +26,12 @@ from modality_forcing.model.geometry.render import render_views
 
 def good_packet(rng: random.Random) -> dict[str, Any]:
     generator = torch.manual_seed(rng.randrange(2**31))
-    shape = rng.choice((1, 2)), rng.choice((1, 6)), rng.choice((1, 8))
-    depth = torch.rand(shape, generator=generator) * 3 + 0.5
-    valid = torch.rand(shape, generator=generator) < rng.choice((0.5, 0.9, 1.0))
+    shape = rng.choice((1, 1, 2, 3)), rng.choice((1, 6, 16, 17, 32)), rng.choice((1, 8, 16, 32))
+    shape = shape if rng.random() < 0.98 else (1, 16, 4096)
+    depth = torch.rand(shape, generator=generator) * rng.choice((3.0, 3.0, 0.0)) + 0.5
+    valid = torch.rand(shape, generator=generator) < rng.choice((0.5, 0.9, 1.0, 1.0, 0.0))
+    if rng.random() < 0.1:  # one pixel
+        valid.zero_().view(-1)[rng.randrange(valid.numel())] = True
     image = torch.rand(*shape, 3, generator=generator)
     camera = intrinsics_from_fov_x(60.0, shape[2], shape[1])
     return make_geometry(depth, valid, camera, image, normals=rng.random() < 0.5)

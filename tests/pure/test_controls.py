@@ -267,6 +267,18 @@ def test_one_frame_and_frames_without_depth():
     assert relative(same_scale_and_shift(empty)[1], plane(32, 32)) < 1e-3
 
 
+@pytest.mark.parametrize("wrong", ["flat", "inside out"])
+def test_a_frame_that_fits_none_of_the_others_does_not_bend_them_and_is_named(wrong):
+    """By least squares alone a flat frame can flatten all others, and an inverted one is turned inside out."""
+    still, told = plane(48, 64), []
+    frames = torch.stack([still] * (5 if wrong == "inside out" else 3))
+    frames[1] = still.amax() + still.amin() - still if wrong == "inside out" else 1.0
+    assert relative(same_scale_and_shift(frames, told.append), frames) < 1e-3
+    assert len(told) == 1 and f"frame 1 of {len(frames)} " in told[0]
+    same_scale_and_shift(frames[2:], told.append)
+    assert len(told) == 1
+
+
 def test_frames_share_noise_and_one_frame_is_the_plain_estimate():
     seen = []
 
