@@ -90,6 +90,8 @@ class ImageCondition(io.ComfyNode):
         samples = modality_latent(rgb, "rgb")
         if not samples.isfinite().all():
             raise ValueError("the given image latent holds NaN or infinity; check the image and its VAE")
+        if not samples.flatten(1).any(1).all():
+            raise ValueError("the given image latent is an empty one (all 0); connect that of 'VAE Encode'")
         if mask is not None:
             mask = torch.nn.functional.avg_pool2d(_pixels(mask, samples)[:, None], PATCH) >= 0.5  # (B,1,h,w)
         given = Given(samples, mask, strength, *_span(start_percent, end_percent), noise_level)

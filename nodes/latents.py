@@ -57,11 +57,12 @@ def _say_if_torn(depth: Tensor, made_with: tuple[int, int] | None) -> None:
 
 def check_known(samples: Tensor, what: str) -> None:
     """Every map of a depth latent must know at least one pixel."""
-    empty = [i for i, item in enumerate(samples) if item.isnan().all()]
+    empty = [i for i, item in enumerate(samples) if not (item > 0).any()]
     if empty:
         raise ValueError(
             f"{what}: map {', '.join(map(str, empty))} of {len(samples)} has no valid depth at all (every pixel is "
-            "missing, NaN or not above 0). Check the file, its meaning and its scale, or the mask."
+            "missing, NaN or not above 0, as in an empty latent). Check what is connected, its meaning and its scale, "
+            "or the mask."
         )
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..model.geometry.edges import DEFAULT_EDGE
 from ..model.geometry.packets import read_geometry
 from ..model.geometry.pointcloud import PointCloud
+from ..model.geometry.pose import checked_pose
 from ..model.geometry.scene import add_view, view_to_paint
 from ..model.network.config import DEPTH_PATCH
 from .native.progress import steps
@@ -140,7 +141,7 @@ def _pose(view: dict[str, Any]) -> Tensor:
     """(4,4)."""
     if "pose" not in view or len(view["pose"]) != 1:
         raise ValueError("got a view without one pose; connect the geometry of 'Render Moved View', frames 1")
-    return view["pose"][0]
+    return checked_pose(view["pose"][0])
 
 
 NODES = [EncodeView, AddView]

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..model.depth.tiles import check_tiles, count_tiles, tiled
 from ..model.resize import checked_colours
 from .image_to_depth import GEOMETRY_OUTPUT, at_once_input, fov_input, geometry_of, run_inputs
-from .latents import PATCH, modality_latent
+from .latents import PATCH, check_known, modality_latent
 from .native.image_to_depth import ImageToDepth
 from .native.tiles import tiled_model
 from .sockets import CATEGORY
@@ -100,7 +100,10 @@ class TileModel(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, tile: int, overlap: int, reference: dict[str, Any] | None = None) -> io.NodeOutput:
         check_tiles(tile, overlap)
-        codes = None if reference is None else modality_latent(reference, "depth")
+        codes = None
+        if reference is not None:
+            codes = modality_latent(reference, "depth")
+            check_known(codes, "the reference")
         return io.NodeOutput(tiled_model(model, tile // PATCH, overlap // PATCH, codes))
 
 

@@ -11,7 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..depth.usable import describe
 from .camera import GLTF_AXES
+
+_RIGID = 1e-3  # how far a rotation may be from its own inverse's transpose
 
 
 def camera_pose(
@@ -117,6 +120,21 @@ def _number(value: object, name: str) -> float:
     if not abs(number) <= torch.finfo(torch.float32).max:
         raise ValueError(f"the camera's {name} is {value!r}, expected a finite number; connect a LOAD3D_CAMERA")
     return number
+
+
+def checked_pose(pose: object) -> Tensor:
+    """A pose (4,4) from elsewhere in float32 on the CPU, or ValueError unless it turns and moves, and no more."""
+    if not isinstance(pose, Tensor) or pose.is_complex() or pose.shape != (4, 4):
+        raise ValueError(f"got a pose {describe(pose)}, expected a tensor (4,4)")
+    pose = pose.detach().cpu().float()
+    rotation, last = pose[:3, :3], pose.new_tensor([0.0, 0.0, 0.0, 1.0])
+    off = torch.cat(((rotation @ rotation.T - torch.eye(3)).flatten(), pose[3] - last))
+    if not bool(pose.isfinite().all()) or float(off.abs().max()) > _RIGID or float(torch.linalg.det(rotation)) < 0:
+        raise ValueError(
+            "got a pose that is no rotation and position (it scales, mirrors, or holds NaN or infinity); connect the "
+            "geometry of 'Render Moved View' or of the viewer"
+        )
+    return pose
 
 
 def _pose(rotation: Tensor, position: Tensor) -> Tensor:

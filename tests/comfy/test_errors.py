@@ -44,7 +44,7 @@ def test_condition_on_positive_only(case, mode, name):
 
 
 def test_sizes_that_disagree(case):
-    case.tensors["rgb"] = torch.zeros(1, 128, 4, 6)
+    case.tensors["rgb"] = torch.ones(1, 128, 4, 6)
     case.write()
     graph = Graph()
     latent = sampled(case, graph, case.condition(graph, "i2d", case.texts(graph)))
@@ -52,7 +52,7 @@ def test_sizes_that_disagree(case):
 
 
 def test_batches_that_disagree(case):
-    case.tensors["rgb"] = torch.zeros(3, 128, 4, 4)
+    case.tensors["rgb"] = torch.ones(3, 128, 4, 4)
     case.tensors["noise"] = torch.zeros(2, 384, 4, 4)
     case.write()
     graph = Graph()
@@ -83,6 +83,15 @@ def test_given_depth_latent_of_nothing_but_holes(case):
     graph = Graph()
     latent = sampled(case, graph, case.condition(graph, "d2i", case.texts(graph)))
     refused(case, graph, latent, "no valid depth at all")
+
+
+@pytest.mark.parametrize(("mode", "text"), [("i2d", "an empty one"), ("d2i", "no valid depth at all")])
+def test_an_empty_latent_is_nothing_that_is_given(case, mode, text):
+    case.tensors["depth" if mode == "d2i" else "rgb"] = torch.zeros(1, 256 if mode == "d2i" else 128, 4, 4)
+    case.write()
+    graph = Graph()
+    latent = sampled(case, graph, case.condition(graph, mode, case.texts(graph)))
+    refused(case, graph, latent, text)
 
 
 def test_image_latent_with_nan(case):

@@ -162,3 +162,17 @@ def test_the_lens_of_a_load3d_camera():
     for wrong in ({"fov": [[1.0]]}, {"fov": math.nan}, {"fov": 50, "zoom": -1.0}, {"fov": 50, "zoom": {"x": 1}}):
         with pytest.raises(ValueError, match="the camera's (fov|zoom)"):
             pose.fov_y_from_load3d(wrong)
+
+
+def test_a_pose_from_elsewhere_turns_and_moves_and_no_more():
+    moved = pose.camera_pose(right=2.0, yaw_deg=30.0, pitch_deg=-10.0)
+    assert torch.equal(pose.checked_pose(moved), moved)
+    mirrored, scaled, spoiled = (moved.clone() for _ in range(3))
+    mirrored[:3, 0] *= -1
+    scaled[:3, :3] *= 2
+    spoiled[0, 3] = math.nan
+    for wrong in (torch.zeros(4, 4), mirrored, scaled, spoiled):
+        with pytest.raises(ValueError, match="no rotation and position"):
+            pose.checked_pose(wrong)
+    with pytest.raises(ValueError, match=r"expected a tensor \(4,4\)"):
+        pose.checked_pose(moved[:3])
