@@ -37,12 +37,17 @@ def modality_latent(latent: dict[str, Any], modality: str) -> Tensor:
     wanted = part.stop - part.start
     if samples.ndim != 4 or samples.shape[1] != wanted:
         raise ValueError(
-            f"got a latent of shape {tuple(samples.shape)} as {modality}; expected {wanted} or {JOINT_CHANNELS} "
-            f"channels. Connect {SOURCES[modality]}."
+            f"got a latent of shape {tuple(samples.shape)} as {modality}, {_name_of(samples)}; expected {wanted} or "
+            f"{JOINT_CHANNELS} channels. Connect {SOURCES[modality]}."
         )
     if modality == "depth":
         _say_if_torn(samples, latent.get(SIZE_KEY))
     return samples
+
+
+def _name_of(samples: Tensor) -> str:
+    widths = {part.stop - part.start: f"that of {modality} alone" for modality, part in PARTS.items()}
+    return widths.get(samples.shape[1] if samples.ndim == 4 else None, "another model's")
 
 
 def _say_if_torn(depth: Tensor, made_with: tuple[int, int] | None) -> None:

@@ -38,7 +38,8 @@ def geometry_packet(packet: dict[str, Any], index: int, uncertainty: Tensor | No
         own = masks[index % len(masks)]
         if own.shape != geometry.depth.shape[1:]:
             raise ValueError(
-                f"got uncertainty of {tuple(own.shape)} for depth of {depth.shape}, expected the same size"
+                f"got uncertainty of {tuple(own.shape)} for depth of {depth.shape}, expected the same size: connect "
+                "'uncertainty' of the 'Depth Ensemble' that made this depth"
             )
         planes.append(np.ascontiguousarray(own.float().cpu().numpy(), "<f4"))
     header = {"kind": "depth", "uncertainty": uncertainty is not None, **camera_of(packet, index)}

@@ -120,7 +120,7 @@ def load(
     if changed:
         raise ConfigError(
             f"{path} was made with other settings, so this run would not be its continuation: {'; '.join(changed)}. "
-            "Put them back, or choose another output folder."
+            "Put them back; or choose another output folder, where model.start can take the finished model on."
         )
     state = _state(module, optimisers, averages)
     with warnings.catch_warnings():

@@ -113,7 +113,7 @@ def test_image_where_depth_is_expected(case):
         start_percent=0.0,
         end_percent=1.0,
     )
-    refused(case, graph, node[2], "as depth", "256 or 384 channels", "Encode Depth Picture")
+    refused(case, graph, node[2], "as depth, that of rgb alone", "256 or 384 channels", "Encode Depth Picture")
 
 
 def test_width_that_is_no_multiple_of_16(case):
