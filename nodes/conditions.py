@@ -94,7 +94,7 @@ class ImageCondition(io.ComfyNode):
             raise ValueError("the given image latent is an empty one (all 0); connect that of 'VAE Encode'")
         if mask is not None:
             mask = torch.nn.functional.avg_pool2d(_pixels(mask, samples)[:, None], PATCH) >= 0.5  # (B,1,h,w)
-        given = Given(samples, mask, strength, *_span(start_percent, end_percent), noise_level)
+        given = Given(samples, mask, strength, *checked_span(start_percent, end_percent), noise_level)
         return _apply(positive, negative, samples, given, "rgb")
 
 
@@ -139,7 +139,7 @@ class DepthCondition(io.ComfyNode):
             raise ValueError("the given depth latent holds infinity; expected finite codes, NaN where depth is unknown")
         if mask is not None:
             mask = patchify(_pixels(mask, samples) >= 0.5)  # (B,256,h,w)
-        span = _span(start_percent, end_percent)
+        span = checked_span(start_percent, end_percent)
         given = Given(softened(samples, softness), mask, strength, *span, noise_level)
         return _apply(positive, negative, samples, given, "depth")
 
@@ -156,7 +156,8 @@ def _pixels(mask: Tensor, samples: Tensor) -> Tensor:
     return mask
 
 
-def _span(start: float, end: float) -> tuple[float, float]:
+def checked_span(start: float, end: float) -> tuple[float, float]:
+    """The part of a run, or ValueError."""
     if not 0 <= start < end <= 1:
         raise ValueError(f"got start_percent {start} and end_percent {end}; expected 0 <= start < end <= 1")
     return start, end

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..model.depth.completion import FINEST, Completed, complete, map_of_points
 from ..model.depth.sparse_points import points_of_map
 from ..model.geometry.packets import Geometry, make_geometry, read_geometry
+from .conditions import checked_span
 from .native.point_guidance import guide_to_points
 from .notes import show_on_node
 from .sockets import CATEGORY, GEOMETRY, GEOMETRY_CATEGORY
@@ -114,13 +115,16 @@ class PointGuidance(io.ComfyNode):
     def execute(
         cls, model, sparse: dict[str, Any], width, height, strength, start_percent, end_percent, finest
     ) -> io.NodeOutput:
+        start, end = checked_span(start_percent, end_percent)
+        if not 0 <= strength <= 1:
+            raise ValueError(f"got strength {strength}, expected 0 to 1")
         if strength == 0:
             return io.NodeOutput(model)
         measured = read_geometry(sparse)
         count, *size = measured.depth.shape
         points = _point_maps(measured, count, height or size[0], width or size[1])
-        span = {"start": start_percent, "end": end_percent}
-        return io.NodeOutput(guide_to_points(model, points, strength=strength, finest=finest, **span))
+        guided = guide_to_points(model, points, strength=strength, start=start, end=end, finest=finest)
+        return io.NodeOutput(guided)
 
 
 def _point_maps(packet: Geometry, count: int, height: int, width: int) -> Tensor:

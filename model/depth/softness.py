@@ -17,7 +17,9 @@ def softened(codes: Tensor, softness: float) -> Tensor:
 
     softness: 0..1; the Gaussian's standard deviation is that share of an eighth of the longer side.
     """
-    if softness <= 0:
+    if not 0 <= softness <= 1:
+        raise ValueError(f"got softness {softness}, expected 0 to 1")
+    if softness == 0:
         return codes
     pixels = unpatchify(codes.float())[:, None]  # (B,1,H,W)
     known = ~pixels.isnan()

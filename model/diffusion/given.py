@@ -24,6 +24,11 @@ class Given:
     end: float
     noise_level: float = 0.0
 
+    def __post_init__(self) -> None:
+        for name in ("strength", "noise_level"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"got {name} {getattr(self, name)}, expected 0 to 1")
+
     @property
     def replaces_modality(self) -> bool:
         """Whether the modality is not sampled at any step."""

@@ -12,6 +12,7 @@ from modality_forcing.model.depth.joint_tiles import in_tiles
 from modality_forcing.model.depth.matching import match, match_locally, matched, spread
 from modality_forcing.model.depth.softness import softened
 from modality_forcing.model.depth.tiles import count_tiles, tiled
+from modality_forcing.model.diffusion.given import Given
 
 NAN = float("nan")
 
@@ -383,3 +384,13 @@ def test_softness_leaves_holes_and_does_not_spread_them():
     soft = softened(codes, 1.0)
     assert torch.equal(soft.isnan(), codes.isnan())
     assert torch.allclose(soft[:, 128:], codes[:, 128:])
+
+
+@pytest.mark.parametrize("wrong", [NAN, -0.1, 1.5, float("inf")])
+def test_a_share_that_is_none_is_named(wrong):
+    """A wire may bring any number: NaN as strength gave depth of nothing."""
+    for settings in ({"strength": wrong}, {"strength": 1.0, "noise_level": wrong}):
+        with pytest.raises(ValueError, match="expected 0 to 1"):
+            Given(torch.ones(1, 256, 2, 2), None, start=0.0, end=1.0, **settings)
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        softened(torch.ones(1, 256, 2, 2), wrong)
