@@ -188,7 +188,9 @@ def _check_core(core: Any) -> None:
         if counts is not None and (len(counts) != len(vertices) or not all(0 <= int(c) <= most for c in counts)):
             raise ValueError(f"got a mesh with {name} {counts}, expected {len(vertices)} of 0 to {most}")
     texture = getattr(core, "texture", None)
-    if texture is not None and (texture.ndim != 4 or len(texture) == 0 or texture.shape[-1] < 3):
+    if texture is not None and (
+        not isinstance(texture, Tensor) or texture.ndim != 4 or len(texture) == 0 or texture.shape[-1] < 3
+    ):
         raise ValueError(f"got a mesh with a texture {describe(texture)}, expected (batch, height, width, 3)")
 
 

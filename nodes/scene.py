@@ -139,7 +139,7 @@ def _only(scene: list[PointCloud]) -> PointCloud:
 
 def _pose(view: dict[str, Any]) -> Tensor:
     """(4,4)."""
-    if "pose" not in view or len(view["pose"]) != 1:
+    if not isinstance(view, dict) or "pose" not in view or len(view["pose"]) != 1:
         raise ValueError("got a view without one pose; connect the geometry of 'Render Moved View', frames 1")
     return checked_pose(view["pose"][0])
 
