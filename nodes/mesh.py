@@ -17,7 +17,7 @@ from torch import Tensor
 from ..model.depth.usable import describe
 from ..model.geometry.camera import swap_gltf_axes
 from ..model.geometry.files import save_glb
-from ..model.geometry.mesh import Mesh, grid_meshes, poisson_mesh
+from ..model.geometry.mesh import Mesh, check_faces, grid_meshes, poisson_mesh
 from ..model.geometry.packets import read_geometry
 from ..model.geometry.pointcloud import PointCloud, to_bytes
 from .native.metadata import workflow_of
@@ -166,11 +166,12 @@ def meshes_from_core(core: Any) -> list[Mesh]:
                 None if normals is None else swap_gltf_axes(normals),
             )
         )
+        check_faces(meshes[-1])
     return meshes
 
 
 def _check_core(core: Any) -> None:
-    """ValueError unless the batch and its counts fit together; each mesh by itself is checked when it is saved."""
+    """ValueError unless the batch and its counts fit together; the rest of each mesh is checked when it is saved."""
     vertices, faces = getattr(core, "vertices", None), getattr(core, "faces", None)
     for name, values in (("vertices", vertices), ("faces", faces)):
         if not isinstance(values, Tensor) or values.ndim != 3 or values.shape[-1] != 3 or len(values) == 0:

@@ -22,7 +22,7 @@ from PIL import Image
 
 from ..new_file import new_file
 from .camera import GLTF_AXES
-from .mesh import Mesh
+from .mesh import Mesh, check_faces
 from .pointcloud import PointCloud
 
 _FLOAT, _UINT, _BYTE = 5126, 5125, 5121
@@ -133,9 +133,7 @@ def _check_mesh(mesh: Mesh) -> None:
     _check_rows("mesh", {"vertices": (mesh.vertices, 3), "normals": (mesh.normals, 3), "uvs": (mesh.uvs, 2)}, count)
     _check_shape("mesh", "colors", mesh.colors, (count, 3))
     _check_shape("mesh", "faces", mesh.faces, (len(mesh.faces), 3))
-    low, high = int(mesh.faces.min()), int(mesh.faces.max())
-    if low < 0 or high >= count:
-        raise ValueError(f"the mesh has faces of the vertices {low} to {high}, expected 0 to {count - 1}")
+    check_faces(mesh)
 
 
 def _check_rows(what: str, columns: dict[str, tuple[np.ndarray | None, int]], count: int) -> None:

@@ -29,6 +29,15 @@ class Mesh:
     normals: np.ndarray | None = None
 
 
+def check_faces(mesh: Mesh) -> None:
+    """ValueError where a face names a vertex that is not there."""
+    if not len(mesh.faces):
+        return
+    low, high = int(mesh.faces.min()), int(mesh.faces.max())
+    if low < 0 or high >= len(mesh.vertices):
+        raise ValueError(f"the mesh has faces of the vertices {low} to {high}, expected 0 to {len(mesh.vertices) - 1}")
+
+
 def grid_meshes(
     packet: dict[str, Any],
     *,

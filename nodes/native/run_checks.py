@@ -30,6 +30,9 @@ def tilt_depth(patcher: Any, mu: float, log2_alpha: float, exact_depth: bool = F
             f"got a {type(patcher.model).__name__} model; expected a Modality Forcing model "
             "from 'Load Modality Forcing Model'."
         )
+    for name, value in (("shift", mu), ("log2_alpha", log2_alpha)):
+        if not math.isfinite(value):
+            raise ValueError(f"got {name} {value}; expected a finite number. What is wired to it?")
     patcher = guard(patcher)
     sampling = _sampling(patcher.model.model_config, mu, log2_alpha)
     sampling.exact_depth = exact_depth

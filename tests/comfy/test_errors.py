@@ -122,6 +122,14 @@ def test_width_that_is_no_multiple_of_16(case):
     refused(case, graph, node, "width 500", "496 or 512")
 
 
+def test_a_tilt_that_is_no_number(case):
+    """A number from a wire passes ComfyUI's own limits."""
+    graph = Graph()
+    node = graph.add("ModalityForcingSchedule", model=case.model(graph), steps=2, shift=1.1, log2_alpha=float("nan"))
+    latent = case.custom_sampler(graph, node, node[1], case.texts(graph), 4.0)
+    refused(case, graph, latent, "log2_alpha nan", "finite")
+
+
 def test_span_that_ends_before_it_starts(case):
     graph = Graph()
     conditions = case.condition(graph, "i2d", case.texts(graph), start_percent=0.6, end_percent=0.4)
