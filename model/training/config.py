@@ -16,7 +16,7 @@ except ImportError as error:
     raise ImportError("training needs pydantic: pip install -r model/training/requirements.txt") from error
 
 from ..network.config import DEPTH_PATCH
-from .config_reading import read_toml, repaired, sentences
+from .config_reading import read_toml, repaired, sentences, without
 
 NO_LIMIT = 10**9  # samples
 # What may change between a run and its continuation: where things are, what is reported, how the work is split.
@@ -358,13 +358,13 @@ def load(path: str | Path, overrides: list[str] | None = None, kind: type = Conf
         table = read_toml(path, overrides or [])
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
-    adapter, problems = TypeAdapter(kind), []
+    adapter, problems, wrong = TypeAdapter(kind), [], None
     try:
         config = adapter.validate_python(table)
     except ValidationError as error:
-        problems = sentences(error, kind, table)
+        problems, wrong = sentences(error, kind, table), error
         config = adapter.validate_python(repaired(table, error))  # to find the other mistakes at once
-    problems += config.problems() + (config.paths() if files else [])
+    problems += without(config.problems() + (config.paths() if files else []), wrong)
     if problems:
         raise ConfigError(f"{path}:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return config

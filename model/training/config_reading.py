@@ -1,6 +1,7 @@
 """TOML tables with changed settings, and what is wrong with them: setting, value and what is expected in a sentence."""
 
 import copy
+import re
 from dataclasses import fields
 from functools import reduce
 from pathlib import Path
@@ -42,6 +43,15 @@ def repaired(table: dict[str, Any], error: ValidationError) -> dict[str, Any]:
         if each["type"] == "missing":
             inner[name] = ""
     return good
+
+
+def without(lines: list[str], error: ValidationError | None) -> list[str]:
+    """The lines that do not speak of a setting which is wrong by itself: they are about what was put in its place."""
+    if error is None:
+        return lines
+    wrong = {".".join(_place(each["loc"])) for each in error.errors(include_url=False)}
+    names = re.compile("|".join(rf"(?<![\w.]){re.escape(name)}(?![\w.])" for name in wrong))
+    return [line for line in lines if not names.search(line)]
 
 
 def _place(location: tuple) -> Place:

@@ -91,6 +91,12 @@ def test_muon_is_refused_where_matrices_are_cut(tmp_path):
     assert "optimiser.kind is 'muon' with lora.rank above 0" in str(caught.value)
 
 
+def test_a_wrong_setting_brings_no_line_about_what_stands_in_for_it(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load(written(tmp_path, GOOD), ["data.kind=foldr", "data.path=here"])
+    assert str(caught.value).count("\n  - ") == 1 and "data.kind is 'foldr'" in str(caught.value)
+
+
 def test_all_mistakes_at_once_with_the_file(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(written(tmp_path, GOOD), ["training.steps=0", "data.far_code=3", "codec.text=gone", "training.batch=7"])
