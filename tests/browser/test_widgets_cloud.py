@@ -47,7 +47,7 @@ def shown(frontend, object_info, scene):
 
 
 def points_shown(widget) -> int:
-    return int(widget.locator(".mf-readout").inner_text().split(" of ")[0].replace(",", ""))
+    return int("".join(filter(str.isdigit, widget.locator(".mf-readout").inner_text().split(" of ")[0])))
 
 
 def place(widget, x: float, y: float) -> tuple[float, float]:
