@@ -252,7 +252,7 @@ def walk() -> Workflow:
     moves = []
     for number, (right, yaw_deg) in enumerate(MOVES, 1):
         inputs = {**MODEL, "geometry": MADE, "scene": scene}
-        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=390))
+        moves.append(Node(f"move_{number}", _move(number, right, yaw_deg), inputs, 2 if number == 1 else 3, height=381))
         scene = Link(f"move_{number}", "scene")
     return with_model(
         "15 Walk in a Scene",
