@@ -149,6 +149,8 @@ def _image_condition(text: str, latent: Link | In) -> Node:
 
 
 FITTED_DEPTH = {"picture": Link("fit", "image"), "black_is_hole": In("black_is_hole", False)}
+STRENGTH = In("strength", 1.0)
+GIVEN_DEPTH = {"positive": TEXTS[0], "negative": TEXTS[1], "depth": Link("encoded", "depth"), "strength": STRENGTH}
 
 TEXT_TO_RGBD = Subgraph(
     "Text to RGB-D",
@@ -182,17 +184,7 @@ DEPTH_TO_IMAGE = Subgraph(
         *texts(),
         *fitted_image("depth picture"),
         Node("encoded", "ModalityForcingEncodeDepthPicture", FITTED_DEPTH, 1),
-        Node(
-            "given",
-            "ModalityForcingDepthCondition",
-            {
-                "positive": TEXTS[0],
-                "negative": TEXTS[1],
-                "depth": Link("encoded", "depth"),
-                "strength": In("strength", 1.0),
-            },
-            1,
-        ),
+        Node("given", "ModalityForcingDepthCondition", GIVEN_DEPTH, 1),
         *sampler(In("guidance", GUIDANCE), *GIVEN),
         *decoded(),
     ],
@@ -207,12 +199,7 @@ COMPLETE_DEPTH = Subgraph(
         *fitted_image("depth picture", masked=True),
         Node("measured", "ModalityForcingGeometryFromPicture", {**FITTED_DEPTH, "mask": Link("fit", "mask")}, 1),
         Node("size", "GetImageSize", {"image": Link("fit", "image")}, 1),
-        Node(
-            "empty",
-            "ModalityForcingEmptyLatent",
-            {"width": Link("size", "width"), "height": Link("size", "height")},
-            1,
-        ),
+        Node("empty", "ModalityForcingEmptyLatent", {side: Link("size", side) for side in ("width", "height")}, 1),
         _drawn_to(Link("measured")),
         *joint_sampler(*TEXTS, Link("empty"), model=Link("drawn")),
         *decoded(),
